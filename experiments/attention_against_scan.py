@@ -1,0 +1,145 @@
+"""Time attention, the selective scan and SSD on one GPU, forward, from 1k to 128k tokens.
+
+    python experiments/attention_against_scan.py --out ssm_kit/results/attention_against_scan.json
+
+The three operators that mix the tokens of one layer of width 2048, without their projections, batch 1, bfloat16:
+causal attention (16 heads of 128) through torch's cuDNN and FlashAttention backends; Mamba's selective scan
+(4096 channels, N = 16) and Mamba-2's SSD (64 heads of 64, N = 128) through the public `mamba_ssm` package.
+Each operator is first compared with a float64 definition on a short input: one that fails is not timed.
+"""
+
+import argparse
+import datetime
+import json
+import subprocess
+import time
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from mamba_ssm import __version__ as mamba_version
+from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from triton import __version__ as triton_version
+from triton.testing import do_bench
+
+WIDTH, HEADS = 2048, 16
+INNER, N_SCAN, SSD_HEADS, SSD_P, N_SSD = 4096, 16, 64, 64, 128
+LENGTHS = [2**k for k in range(10, 18)]
+SEED = 0
+
+
+def normal(*shape):
+    return torch.randn(*shape, device="cuda", dtype=torch.bfloat16)
+
+
+def attention(backend, q, k, v):
+    with sdpa_kernel(backend):
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+def attention_inputs(length):
+    return [normal(1, HEADS, length, WIDTH // HEADS) for _ in range(3)]
+
+
+def attention_definition(q, k, v):
+    q, k, v = (t.double() for t in (q, k, v))
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
+    return scores.masked_fill(~mask, -torch.inf).softmax(-1) @ v
+
+
+def scan_inputs(length):
+    x, delta = normal(1, INNER, length), F.softplus(normal(1, INNER, length) - 4)
+    A = -torch.arange(1.0, N_SCAN + 1, device="cuda").repeat(INNER, 1)
+    return x, delta, A, normal(1, N_SCAN, length), normal(1, N_SCAN, length)
+
+
+def scan_definition(x, delta, A, B, C):
+    x, delta, A, B, C = (t.double() for t in (x, delta, A, B, C))
+    h, y = x.new_zeros(1, INNER, N_SCAN), []
+    for t in range(x.shape[-1]):
+        step = delta[..., t, None]
+        h = torch.exp(step * A) * h + step * B[:, None, :, t] * x[..., t, None]
+        y.append((h * C[:, None, :, t]).sum(-1))
+    return torch.stack(y, -1)
+
+
+def ssd(x, delta, A, B, C):
+    return mamba_chunk_scan_combined(x, delta, A, B, C, chunk_size=256)
+
+
+def ssd_inputs(length):
+    delta = F.softplus(normal(1, length, SSD_HEADS) - 4)
+    A = -torch.linspace(1.0, 16.0, SSD_HEADS, device="cuda")
+    return normal(1, length, SSD_HEADS, SSD_P), delta, A, normal(1, length, 1, N_SSD), normal(1, length, 1, N_SSD)
+
+
+def ssd_definition(x, delta, A, B, C):
+    x, delta, A, B, C = (t.double() for t in (x, delta, A, B, C))
+    h, y = x.new_zeros(1, SSD_HEADS, SSD_P, N_SSD), []
+    for t in range(x.shape[1]):
+        write = (delta[:, t, :, None] * x[:, t])[..., None] * B[:, t, :, None]
+        h = torch.exp(delta[:, t] * A)[..., None, None] * h + write
+        y.append((h * C[:, t, :, None]).sum(-1))
+    return torch.stack(y, 1)
+
+
+OPERATORS = {
+    "attention_cudnn": (partial(attention, SDPBackend.CUDNN_ATTENTION), attention_inputs, attention_definition),
+    "attention_flash": (partial(attention, SDPBackend.FLASH_ATTENTION), attention_inputs, attention_definition),
+    "selective_scan": (selective_scan_fn, scan_inputs, scan_definition),
+    "ssd": (ssd, ssd_inputs, ssd_definition),
+}
+
+
+def relative_error(operator, inputs, definition, length=300):
+    tensors = inputs(length)
+    expected = definition(*tensors)
+    return float((operator(*tensors).double() - expected).norm() / expected.norm())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
+    parser.add_argument("--commit", default=None, help="the code's commit where git is not at hand")
+    options = parser.parse_args()
+    start, data = time.perf_counter(), {}
+    torch.manual_seed(SEED)
+    for name, (operator, inputs, definition) in OPERATORS.items():
+        error = relative_error(operator, inputs, definition)
+        if not error < 0.01:
+            raise SystemExit(f"{name}: relative error {error:.2e} against float64; not timed")
+        milliseconds = []
+        for length in LENGTHS:
+            tensors = inputs(length)
+            quantiles = do_bench(lambda t=tensors: operator(*t), warmup=100, rep=400, quantiles=[0.5, 0.1, 0.9])
+            milliseconds.append([round(float(q), 5) for q in quantiles])
+            print(f"{name:18s} L {length:7d}  {milliseconds[-1][0]:9.3f} ms", flush=True)
+        data[name] = {"relative_error": float(f"{error:.3g}"), "milliseconds_median_p10_p90": milliseconds}
+    record = {
+        "what": "Forward time of one layer's token mixing on one GPU against length: attention, selective scan, SSD",
+        "script": "experiments/attention_against_scan.py",
+        "commit": options.commit or subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip(),
+        "date": datetime.date.today().isoformat(),
+        "gpu": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "triton": triton_version,
+        "seeds": [SEED],
+        "wall_s": round(time.perf_counter() - start, 1),
+        "settings": {
+            "lengths": LENGTHS, "batch": 1, "dtype": "bfloat16", "width": WIDTH, "mamba_ssm": mamba_version,
+            "attention": {"heads": HEADS, "head_dim": WIDTH // HEADS, "causal": True},
+            "selective_scan": {"channels": INNER, "N": N_SCAN},
+            "ssd": {"heads": SSD_HEADS, "head_dim": SSD_P, "N": N_SSD, "groups": 1, "chunk_size": 256},
+            "timing": "triton.testing.do_bench, CUDA events, 100 ms warm-up, 400 ms of repeats",
+        },
+        "data": data,
+    }
+    options.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
