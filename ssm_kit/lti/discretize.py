@@ -43,7 +43,7 @@ def discretize(A: Array, B: Array, delta: Array, method: str = "zoh") -> tuple[A
     require("delta", delta, (delta.real > 0) & (abs(delta) == delta.real), "a positive real step")
     step = delta[..., None]
     diagonal_rule, dense_rule = _RULES[method]
-    return (dense_rule(xp, step[..., None] * A, step * B) if dense else diagonal_rule(xp, step * A, step * B))
+    return dense_rule(xp, step[..., None] * A, step * B) if dense else diagonal_rule(xp, step * A, step * B)
 
 
 def phi1(xp: ModuleType, z: Array) -> Array:
