@@ -111,6 +111,11 @@ def text(default: str) -> Any:
     return Text(default).tag(sync=True)
 
 
+def decimals(step: float) -> int:
+    """Decimal places that tell two slider positions apart: 2 for 0.05."""
+    return max(0, -int(Decimal(str(step)).as_tuple().exponent))
+
+
 class Figure(anywidget.AnyWidget):
     """Subclasses name their bundle and the space they take, declare parameters, and draw their still picture.
 
@@ -131,7 +136,7 @@ class Figure(anywidget.AnyWidget):
             cls._parameters = {
                 name: trait
                 for name, trait in vars(cls).items()
-                if isinstance(trait, T.TraitType) and trait.metadata.get("sync")
+                if isinstance(trait, T.TraitType) and trait.metadata.get("sync") and not name.startswith("_")
             }
         super().__init_subclass__(**kwargs)
 
@@ -154,8 +159,7 @@ class Figure(anywidget.AnyWidget):
         elif isinstance(trait, Whole):
             row = W.IntSlider(**options, min=trait.min, max=trait.max)
         else:
-            decimals = -Decimal(str(step)).as_tuple().exponent
-            row = W.FloatSlider(**options, min=trait.min, max=trait.max, readout_format=f".{decimals}f")
+            row = W.FloatSlider(**options, min=trait.min, max=trait.max, readout_format=f".{decimals(step)}f")
         # From figure to slider: on a page without kernel the link starts by copying this way.
         row._link = W.jslink((self, name), (row, "value"))  # lives as long as its slider
         return row
