@@ -1,6 +1,8 @@
 """Interactive figures: each is a widget whose sliders move it in the browser, with or without a kernel."""
 
+from .complex_pole import ComplexPole
 from .discretization import Discretization
+from .linear_recurrence import LinearRecurrence
 from .quiz import Quiz
 
-__all__ = ["Discretization", "Quiz"]
+__all__ = ["ComplexPole", "Discretization", "LinearRecurrence", "Quiz"]

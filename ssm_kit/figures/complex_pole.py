@@ -1,0 +1,54 @@
+"""A complex coefficient turns the state while it fades: a memory with a rhythm."""
+
+from typing import Any
+
+import numpy as np
+
+from .base import Figure, slider
+from .colours import INK, QUIET, STATE
+
+LAGS = 81
+
+
+class ComplexPole(Figure, bundle="complex_pole.js", space=(522, 800)):
+    """The powers of a = r e^(iθ) in the unit disc, and their real part: what is left of one input k steps later.
+
+    A real model has poles in pairs, a and its mirror image; together they leave 2 Re aᵏ.
+
+    Traits:
+        radius: r, the share that survives a step, 0 to 1.02; unstable above 1.
+        angle: θ in radians, the turn of one step, 0 to 3.14; one full turn takes 2π/θ steps.
+    """
+
+    radius = slider(0.97, 0.0, 1.02, 0.01, "Radius r")
+    angle = slider(0.30, 0.0, 3.14, 0.01, "Angle θ (rad)")
+
+    def draw(self, canvas: Any) -> None:
+        from ssm_kit.lti import kernel
+
+        a, one = np.array([self.radius * np.exp(1j * self.angle)]), np.ones(1, dtype=complex)
+        powers = kernel(a, one, one, LAGS)
+        disc, response = canvas.subplots(1, 2)
+        self._draw_disc(disc, a[0], powers)
+        self._draw_response(response, powers)
+
+    def _draw_disc(self, axes: Any, a: complex, powers: np.ndarray) -> None:
+        circle = np.exp(2j * np.pi * np.linspace(0, 1, 200))
+        axes.plot(circle.real, circle.imag, color=QUIET, lw=1)
+        axes.plot(powers.real, powers.imag, ".-", color=STATE, lw=0.8)
+        axes.plot(a.real, -a.imag, "x", color=QUIET, ms=7)
+        axes.plot(a.real, a.imag, "x", color=STATE, ms=10, mew=2.5)
+        axes.set(xlim=(-1.32, 1.32), ylim=(-1.32, 1.32), xlabel="real part", ylabel="imaginary part", aspect="equal")
+        axes.set_title(f"r = {self.radius:g}, θ = {self.angle:g} rad")
+
+    def _draw_response(self, axes: Any, powers: np.ndarray) -> None:
+        from ssm_kit.lti import half_life
+
+        k, size = np.arange(LAGS), self.radius ** np.arange(LAGS)
+        axes.plot(k, size, "--", k, -size, "--", color=QUIET, lw=1)
+        axes.vlines(k, 0, powers.real, color=STATE, lw=1)
+        axes.plot(k, powers.real, ".", color=STATE)
+        axes.set(xlabel="steps k after the input", ylabel="left of one input, Re aᵏ", ylim=(-1.2, 1.2))
+        if (life := float(half_life(np.array(self.radius)))) < LAGS:
+            axes.plot(life, 0.5, "o", color=INK)
+            axes.set_title(f"half after {life:.2g} steps", fontsize=9)
