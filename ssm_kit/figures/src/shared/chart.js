@@ -70,12 +70,17 @@ function nameSliders(el) {
   }
 }
 
+const rooms = new Map(); // measuring makes the browser lay out the page: once per set of texts
+
 /** The width that the longest of these labels needs right of a panel. */
 export function labelRoom(svg, texts) {
-  const probe = svg.append("text").attr("class", "label chosen");
-  const width = Math.max(...texts.map((t) => probe.text(t).node().getComputedTextLength()));
-  probe.remove();
-  return Math.ceil(width) + GAP + 3;
+  const key = texts.join("\n");
+  if (!rooms.has(key)) {
+    const probe = svg.append("text").attr("class", "label chosen");
+    rooms.set(key, Math.ceil(Math.max(...texts.map((t) => probe.text(t).node().getComputedTextLength()))) + GAP + 3);
+    probe.remove();
+  }
+  return rooms.get(key);
 }
 
 /** One set of axes. The inner <svg> clips the data, so no ids are needed (every bundle is its own module: counters clash). */
@@ -86,8 +91,9 @@ export function panel(svg) {
   const data = g.append("svg").attr("class", "data"), texts = g.append("g");
   const drawn = new Map();
   const one = (parent, tag, key) => {
-    if (!drawn.has(key)) drawn.set(key, parent.append(tag).attr("data-key", key));
-    return drawn.get(key);
+    const id = `${parent === data} ${tag} ${key}`;
+    if (!drawn.has(id)) drawn.set(id, parent.append(tag));
+    return drawn.get(id);
   };
   const finite = (points) => points.filter((p) => p.every(Number.isFinite));
   let x, y, w, h;

@@ -28,7 +28,7 @@ export function button(text, onclick, title = text) {
 export function radios(model, trait, legend, options) {
   const name = `${trait}-${Math.random().toString(36).slice(2)}`; // unique on the page
   const inputs = options.map(([value]) => make("input", { type: "radio", name, value, onchange: () => assign(model, { [trait]: value }) }));
-  const group = make("fieldset", { className: "choice" }, make("legend", { textContent: legend }),
+  const group = make("fieldset", { className: options.length > 3 ? "choice long" : "choice" }, make("legend", { textContent: legend }),
     ...options.map(([, text, cls], i) => make("label", { className: cls ?? "" }, inputs[i], make("span", { textContent: text }))));
   follow(model, trait, () => { for (const i of inputs) i.checked = i.value === model.get(trait); });
   return group;
@@ -61,20 +61,25 @@ export function field(model, trait, label) {
 /** Back to the values that the author gave (the trait `_initial`, set by Python). */
 export const reset = (model) => button("Reset", () => assign(model, model.get("_initial")), "Reset the figure to its starting values");
 
-/** First, back, play, forward over 0 ... last for one integer trait; arrow keys, Home and End work on the whole group. */
+/**
+ * First, back, play, forward over 0 ... last for one integer trait; arrow keys, Home and End work on the whole group.
+ * Readers who asked their system for less motion get a button to the last step where others get Play.
+ */
 export function stepper(model, trait, last, { interval = 700 } = {}) {
+  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   let timer = 0;
   const go = (k) => assign(model, { [trait]: Math.min(Math.max(k, 0), last()) });
   const now = () => model.get(trait);
   const stop = () => { clearInterval(timer); timer = 0; show(); };
   const play = () => {
+    if (calm) return go(last());
     if (timer) return stop();
     if (now() >= last()) go(0);
     timer = setInterval(() => { if (now() >= last()) stop(); else go(now() + 1); }, interval);
     show();
   };
   const first = button("|◀", () => { stop(); go(0); }, "Back to the start"), back = button("◀", () => { stop(); go(now() - 1); }, "One step back");
-  const run = button("Play", play), next = button("▶", () => { stop(); go(now() + 1); }, "One step forward"), count = make("span", { className: "count" });
+  const run = button("", play), next = button("▶", () => { stop(); go(now() + 1); }, "One step forward"), count = make("span", { className: "count" });
   const bar = make("div", { className: "stepper" }, first, back, run, next, count);
   bar.setAttribute("role", "toolbar");
   bar.setAttribute("aria-label", "Steps");
@@ -85,7 +90,7 @@ export function stepper(model, trait, last, { interval = 700 } = {}) {
     stop(); go(k);
   });
   function show() {
-    run.textContent = timer ? "Pause" : "Play";
+    run.textContent = calm ? "To the end" : timer ? "Pause" : "Play";
     count.textContent = `step ${now()} of ${last()}`;
     for (const [b, off] of [[first, now() <= 0], [back, now() <= 0], [next, now() >= last()]]) b.setAttribute("aria-disabled", off);
   }

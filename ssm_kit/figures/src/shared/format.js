@@ -9,6 +9,9 @@ const shift = (k, alphabet) => [...String(k)].map((c) => alphabet[c]).join("");
 export const sup = (k) => shift(k, SUPERSCRIPT);
 export const sub = (k) => shift(k, SUBSCRIPT);
 
+/** |Δa|, which a line of text never breaks. */
+export const abs = (text) => `|\u2060${text}\u2060|`;
+
 /** −1.50: always this many decimals. */
 export const fixed = (v, decimals = 2) => format(`.${decimals}f`)(v);
 
