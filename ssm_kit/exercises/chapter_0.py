@@ -16,7 +16,8 @@ cache_bytes = Number(
     """,
     variable="kv_cache_bytes",
     working="2 * 32 * 8 * 128 * 131_072 * 2",
-    unit="bytes: K and V × layers × KV heads × head dimension × tokens × bytes per number",
+    factors="K and V, layers, KV heads, head dimension, tokens, bytes per number",
+    unit="bytes",
     within=0.5,
     slips=(
         Slip(2**33, "Half of it. Count both tensors that a layer keeps for a token, and both bytes of a bf16 number."),

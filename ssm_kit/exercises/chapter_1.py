@@ -16,6 +16,7 @@ half_life = Number(
     """,
     variable="a_bar",
     working="0.5 ** (1 / 1000)",
+    factors="one half after 1,000 multiplications",
     unit="per step",
     within=1e-6,
     slips=(
@@ -37,8 +38,7 @@ def run(A, B, C, x):
     A: shape (N,) for a diagonal matrix, or (N, N) for a dense one. B, C: shape (N,). x: shape (L,).
     Returns y: shape (L,), complex if any of A, B, C is.
     """
-    h = np.zeros_like(B * A.flat[0])  # (N,), complex where A or B is
-    y = []
+    h, y = np.zeros(len(B)), []
     for x_k in x:
         kept = A @ h if A.ndim == 2 else A * h  # (N,)
         h = kept + B * x_k

@@ -17,7 +17,8 @@ ratio = Number(
     """,
     variable="ratio",
     working="(1 - np.exp(-1.6)) / 1.6",
-    unit="ratio, no unit",
+    factors="(1 - e^z) / -z at z = Δa = -1.6",
+    unit="no unit",
     within=6e-4,
     slips=(
         Slip(1.6 / (1 - np.exp(-1.6)), "Upside down: ZOH over ΔB is asked for."),
@@ -211,7 +212,7 @@ convolution = Code(
         ),
     ),
     hint="Three steps: FFT of both at length 2L or more, multiply, inverse FFT; then keep the first L entries, real.",
-    insight="L log L work instead of L², all positions at once: this is how a time-invariant model trains.",
+    insight="L log L work instead of L², all positions at once: this is how time-invariant models such as S4 train.",
 )
 
 
@@ -315,7 +316,7 @@ euler = BreakIt(
     ],
     verify=_explode_problem,
     hint="Write |1 + Δa|² as a quadratic in Δ. It is 1 at Δ = 0; where is it 1 again?",
-    insight="The faster a mode turns, the smaller Euler's steps must be, below 2|Re a|/|a|²; ZOH has no limit.",
+    insight="A mode that turns fast forces Euler to steps below 2|Re a| / |a|²; ZOH has no such limit.",
 )
 
 EXERCISES = (ratio, zoh, impulse, convolution, resample, euler)

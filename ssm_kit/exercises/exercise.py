@@ -87,10 +87,13 @@ class Exercise(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Number(Exercise):
-    """One number. `working` is the expression that gives it, as the folded solution prints it; `within` is absolute."""
+    """One number. `working` is the expression that gives it and `factors` says what stands in it, both as the folded
+    solution prints them. `within` is an absolute tolerance.
+    """
 
     variable: str
     working: str
+    factors: str
     unit: str
     within: float
     slips: tuple[Slip, ...]
@@ -111,7 +114,7 @@ class Number(Exercise):
 
     @property
     def solution(self) -> str:
-        return f'{self.answer} = {self.working}  # {self.unit}\n\ncheck("{self.id}", {self.answer})'
+        return f'{self.answer} = {self.working}  # {self.factors}\n\ncheck("{self.id}", {self.answer})'
 
     def judge(self, answer: Any) -> Verdict:
         if blank(answer):
