@@ -1,0 +1,1 @@
+"""Execute the chapters and keep them reproducible: `python -m tools.notebooks` (or `make notebooks`)."""
