@@ -1,8 +1,9 @@
 """Interactive figures: each is a widget whose sliders move it in the browser, with or without a kernel."""
 
 from .complex_pole import ComplexPole
+from .cost_vs_length import CostVsLength
 from .discretization import Discretization
 from .linear_recurrence import LinearRecurrence
 from .quiz import Quiz
 
-__all__ = ["ComplexPole", "Discretization", "LinearRecurrence", "Quiz"]
+__all__ = ["ComplexPole", "CostVsLength", "Discretization", "LinearRecurrence", "Quiz"]
