@@ -74,14 +74,14 @@ def _library(named: dict[str, Any]) -> ModuleType:
              for name, value in named.items() if not isinstance(value, Number)}  # fmt: skip
     if len(set(kinds.values())) > 1:
         listed = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
-        raise ValueError(f"all arguments must be numpy arrays or all torch tensors; got {listed}")
+        raise ValueError(f"arguments must be all numpy or all torch; got {listed}")
     return torch if torch is not None and "torch" in kinds.values() else np
 
 
 def _as_array(xp: ModuleType, name: str, value: Any) -> Array:
     try:
-        array = xp.asarray(value)
-    except (TypeError, ValueError) as error:
+        array = np.asarray(value) if xp is np else value
+    except ValueError as error:
         raise ValueError(f"{name} must be an array of numbers; got {value!r}") from error
     if (dtype := str(array.dtype).removeprefix("torch.")) not in _DTYPES:
         raise ValueError(f"{name} must have dtype {', '.join(_DTYPES[:-1])} or {_DTYPES[-1]}; got {dtype}")
