@@ -28,7 +28,8 @@ def slider_settings(name: str, trait: Any) -> dict[str, Any]:
     """What the page needs to draw one slider."""
     label, step, base = trait.metadata["slider"]
     low, high = (log(v, base) if base else v for v in (trait.min, trait.max))
-    return {"name": name, "label": label, "low": low, "high": high, "step": step, "base": base, "decimals": decimals(step)}
+    scale = {"low": low, "high": high, "step": step, "base": base, "decimals": decimals(step)}
+    return {"name": name, "label": label, **scale}
 
 
 def description(figure: Figure) -> dict[str, Any]:

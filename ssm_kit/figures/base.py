@@ -8,9 +8,10 @@ to write one.
 import base64
 from collections.abc import Sequence
 from decimal import Decimal
-from math import isclose, log
+from math import log
+from numbers import Real
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import anywidget
 import ipywidgets as W
@@ -18,6 +19,7 @@ import traitlets as T
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 DIST = Path(__file__).parent / "dist"
+NOISE = 5e-10  # less than half a unit of the ninth decimal, to which numbers are rounded
 
 
 class ParameterError(T.TraitError, ValueError):
@@ -31,37 +33,47 @@ class _Parameter(T.TraitType):
         raise ParameterError(f"{type(obj).__name__}: {self.name} must be {self.info()}, got {value!r}")
 
 
-class Number(_Parameter, T.Float):
-    """A float within bounds, without the noise of slider arithmetic (a browser reports -0.9999999999999996 for -1)."""
+class _Bounded(_Parameter):
+    """A number from `min` to `max`, without the noise of slider arithmetic (-0.9999999999999996 for -1)."""
+
+    min: float
+    max: float
+
+    def clean(self, obj, value):
+        real = isinstance(value, Real) and not isinstance(value, bool)
+        if not (real and self.min - NOISE <= value <= self.max + NOISE):
+            self.error(obj, value)
+        return round(float(value), 9)
+
+
+class Number(_Bounded, T.Float):
+    """A float within bounds."""
 
     def info(self):
         return f"a number from {self.min:g} to {self.max:g}"
 
     def validate(self, obj, value):
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not self.min <= value <= self.max + 1e-9:
-            self.error(obj, value)
-        return min(round(float(value), 9), self.max)
+        return self.clean(obj, value)
 
 
-class Whole(_Parameter, T.Int):
+class Whole(_Bounded, T.Int):
     """An int within bounds; 1024.0 (what a logarithmic slider reports) becomes 1024."""
 
     def info(self):
         return f"a whole number from {self.min} to {self.max}"
 
     def validate(self, obj, value):
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not isclose(value, round(value)):
+        number = self.clean(obj, value)
+        if not number.is_integer():
             self.error(obj, value)
-        if not self.min <= round(value) <= self.max:
-            self.error(obj, value)
-        return round(value)
+        return int(number)
 
 
 class Choice(_Parameter, T.Enum):
     """One of a few strings."""
 
     def info(self):
-        return "one of " + ", ".join(map(repr, self.values))
+        return "one of " + ", ".join(repr(v) for v in self.values or ())
 
 
 class Switch(_Parameter, T.Bool):
@@ -87,7 +99,7 @@ def slider(default: float, low: float, high: float, step: float, label: str, *, 
         label: plain Unicode with the unit, such as "Step Δ (s)".
         base: make the slider logarithmic; `low` and `high` must then be positive.
     """
-    kind = Whole if all(isinstance(v, int) for v in (default, low, high, step)) else Number
+    kind: Any = Whole if all(isinstance(v, int) for v in (default, low, high, step)) else Number
     return kind(default, min=low, max=high).tag(sync=True, slider=(label, step, base))
 
 
@@ -127,6 +139,7 @@ class Figure(anywidget.AnyWidget):
     _ipython_display_ = None  # the one of ipywidgets 7 (Colab) would bypass _repr_mimebundle_
     _initial = T.Dict().tag(sync=True)  # what Reset goes back to
     _space = T.List(T.Int()).tag(sync=True)
+    _height: ClassVar[tuple[int, int]] = (0, 0)
     _parameters: ClassVar[dict[str, T.TraitType]] = {}
 
     def __init_subclass__(cls, *, bundle: str | None = None, space: tuple[int, int] = (0, 0), **kwargs: Any) -> None:
@@ -145,10 +158,15 @@ class Figure(anywidget.AnyWidget):
             raise ParameterError(
                 f"{type(self).__name__} has no parameter {', '.join(unknown)}: it has {', '.join(self._parameters)}"
             )
-        super().__init__(**parameters, _space=list(self._height))
+        super().__init__(**parameters)
+        self._space = list(self.space())
         self._initial = {name: getattr(self, name) for name in self._parameters}
         rows = [self._slider(n, t) for n, t in self._parameters.items() if "slider" in t.metadata]
         self.panel = W.VBox([self, *rows]).add_class("ssmfig-panel")
+
+    def space(self) -> tuple[int, int]:
+        """Height to reserve, in CSS pixels, at 720 and 358 pixels of width."""
+        return self._height
 
     def _slider(self, name: str, trait: Any) -> W.Widget:
         label, step, base = trait.metadata["slider"]
@@ -168,7 +186,7 @@ class Figure(anywidget.AnyWidget):
         return f"{type(self).__name__}({', '.join(f'{n}={getattr(self, n)!r}' for n in self._parameters)})"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
-        data, metadata = super()._repr_mimebundle_(**kwargs)  # metadata: Colab's widget manager
+        data, metadata = cast(tuple, super()._repr_mimebundle_(**kwargs))  # metadata: Colab's widget manager
         data[VIEW] = {**data[VIEW], "model_id": self.panel.model_id}
         return {**data, "text/plain": repr(self), **self.fallback()}, metadata
 

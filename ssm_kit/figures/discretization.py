@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 
 def times(delta: float) -> Floats:
     """Sample times 0, Δ, 2Δ, ... up to 8 s."""
-    return np.arange(int(T_END / delta + 1e-9) + 1) * delta
+    return np.arange(int(T_END / delta + 1e-9) + 1, dtype=np.float64) * delta
 
 
 def signal(t: Floats) -> Floats:
@@ -43,7 +43,7 @@ def trajectory(method: str, a: float, delta: float, average: bool) -> Floats:
     if average and method == "bilinear":
         x[1:] = (x[:-1] + x[1:]) / 2
     A_bar, B_bar = discretize(np.array([a]), np.ones(1), delta, method)
-    return recurrence(A_bar, B_bar, np.ones(1), x)  # x₀ = 0, so the first state is 0
+    return np.asarray(recurrence(A_bar, B_bar, np.ones(1), x))  # x₀ = 0, so the first state is 0
 
 
 def solution(kind: str, a: float, delta: float) -> Floats:
@@ -89,13 +89,15 @@ class Discretization(Figure, bundle="discretization.js", space=(780, 780)):
         axes.plot(k, solution(self.kind, self.a, self.delta), color=colours.RULE, lw=5, label="exact y(t)")
         states = trajectory(self.method, self.a, self.delta, self.average)
         axes.plot(k, states, ".-", drawstyle="steps-post", lw=1, color=colour, label=f"{LABELS[self.method]} yₖ")
-        title = f"From a differential equation to a recurrence: Δ = {self.delta:g} s, a = {self.a:g} s⁻¹"
+        title = f"From a differential equation to a recurrence: Δ = {self.delta:g} s, a = −{-self.a:g} s⁻¹"
         axes.set(xlabel="time t (s)", ylabel="input and output", ylim=(-1.6, 1.6), title=title)
 
     def _draw_errors(self, axes: Any) -> None:
         grid = T_END / np.unique(np.rint(T_END / np.geomspace(0.02, 1, 16)))[::-1]
         for m in METHODS:
             errors = [largest_error(m, self.kind, self.a, d, self.average) for d in grid]
-            axes.loglog(grid, errors, color=COLOURS[m], lw=3 if m == self.method else 1.5, label=LABELS[m])
+            chosen = m == self.method
+            axes.loglog(grid, errors, color=COLOURS[m], lw=3 if chosen else 1.5, zorder=3 + chosen, label=LABELS[m])
         axes.axvline(self.delta, color=colours.QUIET, ls="--", lw=1)
         axes.set(xlabel="step size Δ (s)", ylabel="max |yₖ − y(tₖ)|", ylim=(3e-6, 10))
+        axes.minorticks_off()

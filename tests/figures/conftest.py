@@ -14,7 +14,8 @@ RUNNER = """
 import { readFileSync } from "node:fs";
 const { module, calls } = JSON.parse(readFileSync(0, "utf8"));
 const M = await import(module);
-process.stdout.write(JSON.stringify(calls.map(([name, ...args]) => M[name](...args))));
+const plain = (_, value) => (ArrayBuffer.isView(value) ? Array.from(value) : value);
+process.stdout.write(JSON.stringify(calls.map(([name, ...args]) => M[name](...args)), plain));
 """
 
 

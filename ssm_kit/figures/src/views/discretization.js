@@ -6,13 +6,13 @@ import { assign, radios, reset, toggle } from "../shared/controls.js";
 import { abs, fixed, power, short } from "../shared/format.js";
 
 const NAMES = { zoh: "ZOH", bilinear: "bilinear", euler: "Euler", mamba: "Mamba ΔB" };
-const LOW = 3e-6, HIGH = 10, LEFT = 40, GRID = M.deltaGrid();
+const LOW = 3e-6, HIGH = 10, LEFT = 40, GRID = M.deltaGrid(), SAMPLES = GRID.map(M.samples);
 const cut = (error) => Math.min(Math.max(error, LOW / 10), HIGH * 10);
 const panelHeight = (narrow) => (narrow ? 160 : 184);
 
 /** What depends on neither method nor Δ: the error curves of all rules. */
 function errorCurves({ kind, a, average }) {
-  const rows = GRID.map((d) => M.errors(kind, a, d, average));
+  const rows = GRID.map((d, i) => M.errors(kind, a, d, average, SAMPLES[i]));
   return Object.fromEntries(M.METHODS.map((m) => [m, GRID.map((d, i) => [d, rows[i][m]])]));
 }
 
@@ -20,7 +20,7 @@ function errorCurves({ kind, a, average }) {
 function solutionCurve({ kind, a, delta }) {
   if (kind === "smooth") return Array.from({ length: 321 }, (_, i) => [(i * M.T_END) / 320, M.smooth(a, (i * M.T_END) / 320)]);
   const h = M.solution(kind, a, delta), inner = Math.ceil((320 * delta) / M.T_END);
-  return h.flatMap((end, k) => (k ? Array.from({ length: inner }, (_, i) => {
+  return Array.from(h).flatMap((end, k) => (k ? Array.from({ length: inner }, (_, i) => {
     const s = (delta * (i + 1)) / inner;
     return [(k - 1) * delta + s, M.held(a, h[k - 1], s, M.input(k * delta))];
   }) : [[0, end]]));
@@ -28,7 +28,7 @@ function solutionCurve({ kind, a, delta }) {
 
 function inputCurve({ kind, delta }) {
   if (kind === "smooth") return Array.from({ length: 161 }, (_, i) => [(i * M.T_END) / 160, M.input((i * M.T_END) / 160)]);
-  return M.times(delta).slice(1).flatMap((t) => [[t - delta, M.input(t)], [t, M.input(t)]]);
+  return Array.from(M.times(delta)).slice(1).flatMap((t) => [[t - delta, M.input(t)], [t, M.input(t)]]);
 }
 
 function drawSignals(p, o, box) {
@@ -37,7 +37,7 @@ function drawSignals(p, o, box) {
   const y = scaleLinear([Math.min(-1.5, ...exact.map((q) => q[1])), Math.max(1.5, ...exact.map((q) => q[1]))], [0, 1]).nice(6);
   p.frame({ ...box, x: scaleLinear([0, M.T_END], [0, 1]), y, xTicks: [0, 2, 4, 6, 8], yTicks: y.ticks(5), xFormat: String, yFormat: (v) => fixed(v, 1),
     xLabel: "time t (s)", yLabel: "input and output" });
-  const points = t.map((s, k) => [s, h[k]]), worst = h.reduce((best, v, k) => (Math.abs(v - ideal[k]) > Math.abs(h[best] - ideal[best]) ? k : best), 0);
+  const points = Array.from(t, (s, k) => [s, h[k]]), worst = h.reduce((best, v, k) => (Math.abs(v - ideal[k]) > Math.abs(h[best] - ideal[best]) ? k : best), 0);
   p.line("input", inputCurve(o), "input dotted");
   p.line("exact", exact, "exact");
   p.line("hold", points, `hold ${method}`, { step: true });
