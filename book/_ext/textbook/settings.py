@@ -23,6 +23,7 @@ def apply(app: Sphinx, config: Config) -> None:
         "repository_url": repository(),
         "repository_branch": "main",
         "use_repository_button": True,
+        "logo": {"text": config.html_title},
         "navbar_persistent": [],  # else a second search field in an empty top bar
         "search_bar_text": "Search the book",
         "show_toc_level": 2,

@@ -35,7 +35,7 @@ def space(models: State, model_id: str) -> tuple[int, int] | None:
 
 def slot(room: tuple[int, int] | None) -> str:
     style = f' style="--wide:{room[0]}px;--narrow:{room[1]}px"' if room else ""
-    return f'<div class="widget-slot"{style}>'
+    return f'<div class="widget-slot"{style}><div class="widget-stage"></div>'
 
 
 class Slots(SphinxPostTransform):
