@@ -5,5 +5,7 @@ from .cost_vs_length import CostVsLength
 from .discretization import Discretization
 from .linear_recurrence import LinearRecurrence
 from .quiz import Quiz
+from .running_state import RunningState
+from .two_faces import TwoFaces
 
-__all__ = ["ComplexPole", "CostVsLength", "Discretization", "LinearRecurrence", "Quiz"]
+__all__ = ["ComplexPole", "CostVsLength", "Discretization", "LinearRecurrence", "Quiz", "RunningState", "TwoFaces"]

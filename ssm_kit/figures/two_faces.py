@@ -8,7 +8,7 @@ from .colours import INPUT, STATE
 INPUTS = (1.0, 0.6, 0.0, 0.0, -0.8, 0.4, 0.0, 0.9, 0.0, 0.0, 0.0, 0.7, -0.5, 0.0, 1.0, 0.3)
 
 
-class TwoFaces(Figure, bundle="two_faces.js", space=(0, 0)):
+class TwoFaces(Figure, bundle="two_faces.js", space=(787, 801)):
     """The model h' = a h + x, y = h, on sixteen inputs: a recurrence on the left, a convolution on the right.
 
     `selection` gives token k the step Δₖ = Δ (0.2 + 2 |xₖ|): a toy of what Mamba learns (its Δ is a softplus of a
@@ -64,7 +64,8 @@ class TwoFaces(Figure, bundle="two_faces.js", space=(0, 0)):
         for k in tokens if self.selection else tokens[-1:]:
             row = weights[k, max(0, k + 1 - self.length) : k + 1][::-1]
             middle.plot(range(len(row)), row, ".-", color=STATE, alpha=0.5 if self.selection else 1)
-        middle.set(ylabel="kernels" if self.selection else "kernel Kᵢ", xlabel="lag i", xlim=top.get_xlim(), ylim=(0, None))
+        middle.set(xlabel="lag i", xlim=top.get_xlim(), ylim=(0, None))
+        middle.set_ylabel("one per output" if self.selection else "kernel Kᵢ")
         bottom.bar(tokens, states, 0.6, color=STATE, alpha=0.45, label="recurrence")
         bottom.plot(tokens, sums, "o", color=STATE, label="convolution")
         gap = abs(states - sums).max()
