@@ -81,7 +81,7 @@ class RunningState(Figure, bundle="running_state.js", space=(773, 967)):
         top, bottom = canvas.subplots(2, 1, height_ratios=[1, 2])
         read = self.tokens or len(words(self.text))  # before the first token there is nothing to draw
         top.bar(range(1, WIDTH + 1), self.state(read), 0.6, color=STATE)
-        top.set(title="One running state", xlabel=f"toy state of 8 numbers after {read:,} tokens", ylim=(-0.5, 0.5))
+        top.set(title="One running state", xlabel=f"toy state of 8 numbers after {read:,} tokens")
         held, token = self.bytes_held()[0], kv_cache_bytes(llama.layers, llama.kv_heads, llama.head_dim)
         ends, balance = [1, MOST], crossover_tokens(held, token)
         bottom.loglog(ends, [held / 2**20] * 2, color=STATE, lw=3, label=f"state of {NAMES[self.model]}")

@@ -70,4 +70,5 @@ class TwoFaces(Figure, bundle="two_faces.js", space=(787, 801)):
         bottom.plot(tokens, sums, "o", color=STATE, label="convolution")
         gap = abs(states - sums).max()
         bottom.set(ylabel="output yₖ", xlabel=f"step k; largest difference {gap:.1e}")
+        bottom.set_ylim(top=1.5 * max(states))  # room for the legend
         bottom.legend(loc="upper left", ncols=2, fontsize=8)
