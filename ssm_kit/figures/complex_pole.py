@@ -10,13 +10,13 @@ from .colours import INK, QUIET, STATE
 LAGS = 81
 
 
-class ComplexPole(Figure, bundle="complex_pole.js", space=(522, 800)):
+class ComplexPole(Figure, bundle="complex_pole.js", space=(521, 766)):
     """The powers of a = r e^(iθ) in the unit disc, and their real part: what is left of one input k steps later.
 
     A real model has poles in pairs, a and its mirror image; together they leave 2 Re aᵏ.
 
     Traits:
-        radius: r, the share that survives a step, 0 to 1.02; unstable above 1.
+        radius: r, the share that survives a step, 0 to 1.02; unstable from 1 on.
         angle: θ in radians, the turn of one step, 0 to 3.14; one full turn takes 2π/θ steps.
     """
 
@@ -49,6 +49,7 @@ class ComplexPole(Figure, bundle="complex_pole.js", space=(522, 800)):
         axes.vlines(k, 0, powers.real, color=STATE, lw=1)
         axes.plot(k, powers.real, ".", color=STATE)
         axes.set(xlabel="steps k after the input", ylabel="left of one input, Re aᵏ", ylim=(-1.2, 1.2))
+        axes.set_box_aspect(1)  # as tall as the disc
         if (life := float(half_life(np.array(self.radius)))) < LAGS:
             axes.plot(life, 0.5, "o", color=INK)
             axes.set_title(f"half after {life:.2g} steps", fontsize=9)

@@ -41,7 +41,7 @@ def _noise() -> np.ndarray:
     return np.array(states[1:]) / 32768 - 1
 
 
-class LinearRecurrence(Figure, bundle="linear_recurrence.js", space=(733, 840)):
+class LinearRecurrence(Figure, bundle="linear_recurrence.js", space=(713, 840)):
     """The scalar recurrence on a chosen input, what is left of one input, and the half-life against Ā.
 
     Traits:
@@ -50,8 +50,8 @@ class LinearRecurrence(Figure, bundle="linear_recurrence.js", space=(733, 840)):
         pattern: the input, see `signal`.
     """
 
-    a_bar = slider(0.90, -1.0, 1.05, 0.005, "Ā (kept)")
-    b_bar = slider(0.50, 0.0, 1.0, 0.01, "B̄ (written)")
+    a_bar = slider(0.90, -1.0, 1.05, 0.005, "Keep Ā")
+    b_bar = slider(0.50, 0.0, 1.0, 0.01, "Write B̄")
     pattern = choice("impulse", PATTERNS)
 
     def draw(self, canvas: Any) -> None:
@@ -68,7 +68,7 @@ class LinearRecurrence(Figure, bundle="linear_recurrence.js", space=(733, 840)):
         axes.bar(range(LENGTH), x, color=INPUT, alpha=0.5, label="input xₖ")
         axes.plot(h, ".-", color=STATE, lw=1, label="state hₖ")
         axes.set(title=f"Ā = {self.a_bar:g}, B̄ = {self.b_bar:g}", xlabel="step k")
-        axes.legend(loc="upper right")
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)  # above: the data fill the axes
 
     def _draw_response(self, axes: Any) -> None:
         from ssm_kit.lti import half_life, kernel
