@@ -80,7 +80,7 @@ def _bilinear_dense(xp: ModuleType, z: Array, w: Array) -> tuple[Array, Array]:
     try:
         solution = xp.linalg.solve(eye - z / 2, right)
     except xp.linalg.LinAlgError as error:
-        raise ValueError(f"delta * A must have no eigenvalue 2 for method bilinear; got {z.tolist()}") from error
+        raise ValueError("delta * A must have no eigenvalue 2 for method bilinear; got a singular I − ΔA/2") from error
     return solution[..., :-1], solution[..., -1]
 
 
