@@ -22,7 +22,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	@touch $@
 
 book: setup ## build the site into _build/html, warnings are errors
-	$(PY) -m jupyter_book build --all -W -n --keep-going .
+	$(VENV)/bin/jupyter-book build --all -W -n --keep-going .
 	@echo
 	@echo "== The book is in $(SITE): open that file in a browser, or run 'make serve'."
 
