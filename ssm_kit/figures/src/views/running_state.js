@@ -1,7 +1,7 @@
 // RunningState: a text read token by token into one fixed state, beside a cache that keeps every token.
 import { scaleLinear, scaleLog } from "d3-scale";
 import * as M from "../models/running_state.js";
-import { figure, labelRoom, panel } from "../shared/chart.js";
+import { figure, panel } from "../shared/chart.js";
 import { assign, field, make, menu, reset, stepper } from "../shared/controls.js";
 import { bytes, count, fixed, short } from "../shared/format.js";
 
@@ -20,17 +20,17 @@ function layout(width, narrow) {
 }
 
 /** The words about the one just read; those behind it fade as their share of the state does. */
-function drawTape(layer, width, { list, tokens, decay }) {
+function drawTape(layer, width, widthOf, { list, tokens, decay }) {
   const first = Math.max(0, tokens - 16), last = list.length ? tokens + 10 : first, start = 0.6 * width;
   const rows = Array.from({ length: last - first }, (_, i) => ({ word: list[(first + i) % list.length], age: tokens - 1 - first - i }));
-  const text = layer.selectAll("text").data(rows).join("text").attr("y", 12).text((d) => d.word)
+  const text = layer.selectAll("text").data(rows).join("text").attr("y", 12)
     .attr("class", (d) => (d.age > 0 ? "note state" : d.age ? "note quiet" : "label chosen input"))
     .attr("opacity", (d) => (d.age > 0 ? 0.12 + 0.88 * decay ** d.age : d.age ? 0.7 : 1));
-  const widths = text.nodes().map((node) => node.getComputedTextLength() + 8), at = rows.findIndex((d) => d.age <= 0);
+  const widths = rows.map((d) => widthOf(d.word, d.age === 0) + 8), at = rows.findIndex((d) => d.age <= 0);
   let x = start - widths.slice(0, at).reduce((sum, w) => sum + w, 0);
   text.each(function place(_, i) {
     this.setAttribute("x", x);
-    this.style.visibility = x < 0 || x + widths[i] > width ? "hidden" : "";
+    this.textContent = x < 0 || x + widths[i] > width ? "" : rows[i].word;
     x += widths[i];
   });
 }
@@ -48,24 +48,32 @@ function drawState(p, caption, box, { list, tokens, decay }) {
     .attr("class", (d) => d[0]).style("fill", "currentColor").text((d) => d[1]);
 }
 
-const word = ({ list, tokens }) => (tokens && list.length ? list[(tokens - 1) % list.length] : "token");
+const word = ({ list, tokens }) => (tokens && list.length ? shorten(list[(tokens - 1) % list.length], 18) : "token");
+const shorten = (text, most) => (text.length > most ? `${text.slice(0, most - 2)}…` : text);
 
 /** One cell for every token: words while they fit, then smaller squares, then squares that stand for many tokens. */
 function cells({ width, height }, tokens) {
   const fit = (w, h) => [Math.floor(width / w), Math.floor(height / h)], room = ([columns, rows]) => columns * rows;
   const [w, h] = [CHIP, [12, 12], [8, 8], [5, 5]].find((size) => room(fit(...size)) >= tokens) ?? [5, 5];
   const [columns, rows] = fit(w, h), unit = 2 ** Math.max(0, Math.ceil(Math.log2(tokens / (columns * rows))));
-  const places = Array.from({ length: Math.ceil(tokens / unit) }, (_, i) => [(i % columns) * w, Math.floor(i / columns) * h]);
-  return { w: w - (w > 8 ? 2 : 1), h: h - (h > 8 ? 2 : 1), unit, places, words: w === CHIP[0] };
+  const place = (i) => [(i % columns) * w, Math.floor(i / columns) * h];
+  return { w, h, gap: w > 8 ? 2 : 1, columns, unit, place, number: Math.ceil(tokens / unit), words: w === CHIP[0] };
+}
+
+/** The first `number` cells as one dashed line per row: a thousand cells cost no more than ten. */
+function dashes({ w, h, gap, columns, number }) {
+  const rows = Array.from({ length: Math.ceil(number / columns) }, (_, i) => Math.min(columns, number - i * columns) * w - gap);
+  return rows.map((end, i) => `M0,${i * h + (h - gap) / 2}h${end}`).join("");
 }
 
 function drawCache(layer, box, { list, tokens }) {
-  const grid = cells(box, list.length ? tokens : 0), path = (places) => places.map(([x, y]) => `M${x},${y}h${grid.w}v${grid.h}h${-grid.w}z`).join("");
+  const grid = cells(box, list.length ? tokens : 0), { w, h, gap, number, place } = grid, [x, y] = place(Math.max(0, number - 1));
   layer.attr("transform", `translate(${box.left},${box.top})`);
-  layer.selectAll("path").data([grid.places, grid.places.slice(-1)]).join("path").attr("class", "bars attention").attr("d", path)
-    .attr("opacity", (_, i) => (i ? 1 : grid.words ? 0.16 : 0.6)).style("fill-opacity", (_, i) => (i && grid.words ? 0.3 : 1));
-  layer.selectAll("text.chip").data(grid.words ? grid.places : []).join("text").attr("class", "chip").style("fill", "var(--ink)").style("font-size", "11px")
-    .attr("x", (d) => d[0] + 5).attr("y", (d) => d[1] + 13).text((_, i) => (list[i % list.length].length > 8 ? `${list[i % list.length].slice(0, 6)}…` : list[i % list.length]));
+  layer.selectAll("path").data([dashes(grid), number ? `M${x},${y + (h - gap) / 2}h${w - gap}` : ""]).join("path").attr("class", "attention")
+    .style("stroke", "currentColor").style("stroke-width", h - gap).style("stroke-dasharray", `${w - gap} ${gap}`).attr("d", String)
+    .attr("opacity", (_, i) => (i ? (grid.words ? 0.3 : 1) : grid.words ? 0.16 : 0.6));
+  layer.selectAll("text.chip").data(grid.words ? Array.from({ length: number }, (_, i) => place(i)) : []).join("text").attr("class", "chip").style("fill", "var(--ink)").style("font-size", "11px")
+    .attr("x", (d) => d[0] + 5).attr("y", (d) => d[1] + 13).text((_, i) => shorten(list[i % list.length], 8));
   const captions = [[-10, "KV cache: one more cell for every token"], [box.height + 20, grid.unit > 1 ? `1 square = ${count(grid.unit)} tokens` : tokens ? `${many(tokens, "cell")}, a key and a value in each` : "empty"]];
   layer.selectAll("text.label").data(captions).join("text").attr("class", (_, i) => `label ${i ? "quiet" : ""}`).attr("x", 0).attr("y", (d) => d[0]).text((d) => d[1]);
 }
@@ -138,17 +146,24 @@ function render({ model, el }) {
     const layer = () => svg.append("g");
     svg.append("text").attr("class", "note quiet").attr("y", 32).text("Read words fade as their share of the state fades.");
     parts = { tape: layer(), cache: layer(), held: layer(), caption: svg.append("text").attr("class", "label"), state: panel(svg), curve: panel(svg) };
+    const probe = svg.append("text").attr("class", "label chosen").attr("visibility", "hidden"), known = new Map();
+    parts.widthOf = (text, bold) => { // measuring forces a layout: once for every word
+      const key = `${bold} ${text}`;
+      if (!known.has(key)) known.set(key, probe.style("font-weight", bold ? 700 : 400).text(text).node().getComputedTextLength());
+      probe.text("");
+      return known.get(key);
+    };
     parts.curve.onDrag((x) => assign(model, { tokens: Math.min(Math.max(Math.round(x), 1), MOST) }));
   }
   function draw({ svg, width, narrow, say }) {
     if (!parts) build(svg);
     const [text, decay, tokens, key] = TRAITS.map((name) => model.get(name)), place = layout(width, narrow);
     const now = { list: M.words(text), decay, tokens, held: M.stateBytes(key), cache: M.cacheBytes(tokens), balance: M.crossover(key), name: M.STATES[key].name };
-    drawTape(parts.tape, width, now);
+    drawTape(parts.tape, width, parts.widthOf, now);
     drawState(parts.state, parts.caption, place.state, now);
     drawCache(parts.cache, place.cache, now);
     drawHeld(parts.held, place.held, width, now);
-    drawCurve(parts.curve, place.curve, width, labelRoom(svg, ["KV cache"]), narrow, now);
+    drawCurve(parts.curve, place.curve, width, parts.widthOf("KV cache", true) + 16, narrow, now);
     counter.style.visibility = tokens > now.list.length ? "hidden" : ""; // past the text it counts nothing
     say(verdict(now));
   }

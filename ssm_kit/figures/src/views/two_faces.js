@@ -13,7 +13,7 @@ const points = (values) => values.map((v, i) => [i, v]);
 
 /** Two columns of four rows; `box(i)` is row i within its column. */
 function layout(width, narrow) {
-  const gap = narrow ? 14 : 40, left = narrow ? 39 : 40, row = narrow ? 64 : 80, column = (width - gap) / 2, pitch = row + 46;
+  const gap = narrow ? 14 : 40, left = 46, row = narrow ? 64 : 80, column = (width - gap) / 2, pitch = row + 46;
   const common = { xLabel: "", xTicks: [], xFormat: String, yFormat: (v) => short(v, 2), left, width: column - left, height: row };
   const top = (i) => 50 + i * pitch - (i > 1 ? 16 : 0); // the row of inputs has no tick labels
   const box = (i, options) => ({ ...common, top: top(i), ...options });
