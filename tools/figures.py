@@ -23,11 +23,16 @@ def installed() -> bool:
     return found.items() <= wanted.items() and all("esbuild/" in k for k in wanted.keys() - found.keys())
 
 
-def main(arguments: list[str]) -> int:
-    """Install the pinned packages where they are missing, then run build.mjs with these arguments."""
+def install() -> None:
+    """Fetch the pinned packages where they are missing."""
     if not installed():
-        install = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(SRC)]
-        npm(install, return_completed_process=True, check=True, stdout=subprocess.DEVNULL)
+        command = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(SRC)]
+        npm(command, return_completed_process=True, check=True, stdout=subprocess.DEVNULL)
+
+
+def main(arguments: list[str]) -> int:
+    """Run build.mjs with these arguments."""
+    install()
     return node([str(SRC / "build.mjs"), *arguments], return_completed_process=True).returncode
 
 

@@ -10,6 +10,8 @@ from math import log
 from pathlib import Path
 from typing import Any
 
+from anywidget import AnyWidget
+
 import ssm_kit.figures
 from ssm_kit.figures.base import Figure, decimals
 
@@ -33,21 +35,26 @@ def slider_settings(name: str, trait: Any) -> dict[str, Any]:
 
 
 def description(figure: Figure) -> dict[str, Any]:
-    """One figure's bundle, values and sliders."""
-    state = {name: getattr(figure, name) for name in figure._parameters}
+    """One figure's bundle, synced values and sliders."""
+    own = set(figure.trait_names(sync=True)) - set(AnyWidget.class_trait_names())
+    state = {name: getattr(figure, name) for name in sorted(own) if not name.startswith(("_anywidget", "_esm"))}
     sliders = [slider_settings(n, t) for n, t in figure._parameters.items() if "slider" in t.metadata]
     return {
         "name": type(figure).__name__,
         "code": figure._esm,
-        "state": {**state, "_initial": dict(state)},
+        "state": state,
         "sliders": sliders,
     }
 
 
+def example(name: str) -> Figure:
+    """A figure as it starts, by the name of its class."""
+    return getattr(ssm_kit.figures, name)(**(QUIZ if name == "Quiz" else {}))
+
+
 def page(names: list[str]) -> str:
     """The HTML page with these figures."""
-    figures = [getattr(ssm_kit.figures, name)(**(QUIZ if name == "Quiz" else {})) for name in names]
-    data = json.dumps([description(figure) for figure in figures]).replace("</", "<\\/")
+    data = json.dumps([description(example(name)) for name in names]).replace("</", "<\\/")
     return TEMPLATE.read_text("utf-8").replace("FIGURES", data)
 
 

@@ -56,7 +56,7 @@ def largest_error(method: str, kind: str, a: float, delta: float, average: bool)
     return float(np.abs(trajectory(method, a, delta, average) - solution(kind, a, delta)).max())
 
 
-class Discretization(Figure, bundle="discretization.js", space=(780, 780)):
+class Discretization(Figure, bundle="discretization.js", space=(741, 806)):
     """One scalar model, four rules, and what each costs in accuracy.
 
     Args:

@@ -37,7 +37,7 @@ export function figure(el, model, { title, traits, height, lines = () => 2, draw
   const readout = root.append("p").attr("class", "readout").attr("role", "status");
   const controls = root.append("div").attr("class", "controls").node();
   const say = (text) => { if (readout.text() !== text) { readout.text(text); svg.attr("aria-label", `${title}. ${text}`); } };
-  let pending = 0;
+  let pending = 0, sliders;
   const paint = () => {
     pending = 0;
     const width = Math.floor(root.node().clientWidth);
@@ -45,7 +45,7 @@ export function figure(el, model, { title, traits, height, lines = () => 2, draw
     const narrow = width < 480, h = height(narrow), start = performance.now();
     svg.attr("width", width).attr("height", h).attr("viewBox", `0 0 ${width} ${h}`);
     draw({ svg, width, narrow, say });
-    nameSliders(el);
+    sliders ??= nameSliders(el.closest(".ssmfig-panel"));
     el.dataset.drawMs = (performance.now() - start).toFixed(2);
     el.dataset.redraws = 1 + Number(el.dataset.redraws ?? 0);
   };
@@ -54,20 +54,27 @@ export function figure(el, model, { title, traits, height, lines = () => 2, draw
   watcher.observe(root.node());
   for (const t of traits) model.on(`change:${t}`, schedule);
   return { root: root.node(), controls, schedule, stop() {
-    watcher.disconnect(); cancelAnimationFrame(pending);
+    watcher.disconnect(); sliders?.disconnect(); cancelAnimationFrame(pending);
     for (const t of traits) model.off(`change:${t}`, schedule);
   } };
 }
 
 const GAP = 13; // from the panel's edge to a direct label
 
-/** ipywidgets sliders have no accessible name and round their spoken value: take both from the visible texts. */
-function nameSliders(el) {
-  for (const row of el.closest(".ssmfig-panel")?.querySelectorAll(".widget-slider") ?? []) {
-    const handle = row.querySelector(".noUi-handle, .ui-slider-handle"), text = (cls) => row.querySelector(cls)?.textContent.trim() ?? "";
-    handle?.setAttribute("aria-label", text(".widget-label"));
-    handle?.setAttribute("aria-valuetext", text(".widget-readout"));
-  }
+/** ipywidgets sliders have no accessible name and round their spoken value: both follow the visible texts. */
+function nameSliders(box) {
+  const name = () => {
+    for (const row of box?.querySelectorAll(".widget-slider") ?? []) {
+      const handle = row.querySelector(".noUi-handle, .ui-slider-handle"), text = (cls) => row.querySelector(cls)?.textContent.trim() ?? "";
+      handle?.setAttribute("role", "slider"); // the jQuery sliders of ipywidgets 7 have none
+      handle?.setAttribute("aria-label", text(".widget-label"));
+      handle?.setAttribute("aria-valuetext", text(".widget-readout"));
+    }
+  };
+  const watcher = new MutationObserver(name); // sliders come after the drawing, and their texts change
+  if (box) watcher.observe(box, { childList: true, characterData: true, subtree: true });
+  name();
+  return watcher;
 }
 
 const rooms = new Map(); // measuring makes the browser lay out the page: once per set of texts
