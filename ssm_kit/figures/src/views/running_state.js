@@ -22,7 +22,7 @@ function layout(width, narrow) {
 /** The words about the one just read; those behind it fade as their share of the state does. */
 function drawTape(layer, width, widthOf, { list, tokens, decay }) {
   const first = Math.max(0, tokens - 16), last = list.length ? tokens + 10 : first, start = 0.6 * width;
-  const rows = Array.from({ length: last - first }, (_, i) => ({ word: list[(first + i) % list.length], age: tokens - 1 - first - i }));
+  const rows = Array.from({ length: last - first }, (_, i) => ({ word: shorten(list[(first + i) % list.length], 18), age: tokens - 1 - first - i }));
   const text = layer.selectAll("text").data(rows).join("text").attr("y", 12)
     .attr("class", (d) => (d.age > 0 ? "note state" : d.age ? "note quiet" : "label chosen input"))
     .attr("opacity", (d) => (d.age > 0 ? 0.12 + 0.88 * decay ** d.age : d.age ? 0.7 : 1));
