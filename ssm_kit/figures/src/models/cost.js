@@ -1,6 +1,6 @@
-// What a sequence costs, in FLOPs and in bytes: the same numbers as ssm_kit.cost (tests/figures/test_cost_vs_length.py).
-// Pure functions. `stack` is the shape of a decoder as the Python figure sends it: the fields of ssm_kit.cost.Stack and
-// the constants of its state-space layers. `attention` of its layers attend, all others are Mamba-2.
+// What a sequence costs, in FLOPs and in bytes: the numbers of ssm_kit.cost (tests/figures/test_cost_vs_length.py).
+// Pure functions. `s` is the shape of a decoder as the Python figure sends it: the fields of ssm_kit.cost.Stack and the
+// constants of its state-space layers. `attention` of its layers attend, all others are Mamba-2.
 
 const queryWidth = (s) => s.query_heads * s.head_dim;
 const ssmChannels = (s) => 2 * s.d_model;
@@ -49,4 +49,6 @@ export function scoreCrossover(s, attention) {
 }
 
 /** Tokens at which the cache of `attention` layers is as large as the state of `ssm` layers. */
-export const memoryCrossover = (s, attention, ssm) => memory(s, s.layers - ssm, 1).state / memory(s, attention, 1).cache;
+export function memoryCrossover(s, attention, ssm) {
+  return memory(s, s.layers - ssm, 1).state / memory(s, attention, 1).cache;
+}

@@ -9,114 +9,144 @@ import * as M from "../models/cost.js";
 const TITLE = "What a sequence costs, and what it holds";
 const LOW = 256, HIGH = 2 ** 20, LENGTHS = powers(2, LOW, HIGH);
 const TICKS = new Map([[256, "256"], [2048, "2k"], [32768, "32k"], [131072, "128k"], [HIGH, "1M"]]);
-const FLOPS = [1e9, 1e19], BYTES = [2 ** 18, 2 ** 40];
+const FLOPS = [1e9, 1e20], BYTES = [2 ** 18, 2 ** 42]; // with room above the lines for the notes
 const KINDS = [["score", "scores", "attention"], ["linear", "linear layers", "quiet"], ["scan", "SSM scan", "state"]];
+const HELD = [["cache", "KV cache", "attention"], ["state", "state", "state"]];
 const SHARES = 66; // height of the bar of shares with its texts, in px
-const share = (work) => work.score / M.total(work);
+const LEFT = 38, LEFT_BYTES = 50; // room for the numbers of the y axes
+
 const panelHeight = (narrow) => (narrow ? 176 : 236);
+const share = (work) => percent(work.score / M.total(work));
 
-function render({ model, el }) {
-  let shares, work, held, beside, footnote;
+/** Length axis, vertical line at the chosen length. */
+function frame(p, box, y, length, top) {
+  const x = scaleLog([LOW, HIGH], [0, 1]), ticks = { xTicks: [...TICKS.keys()], xFormat: (v) => TICKS.get(v) };
+  p.frame({ ...box, ...y, ...ticks, x, xLabel: "length L (tokens)" });
+  p.segment("now", [length, y.y.domain()[0]], [length, top], "now");
+}
 
-  /** The same share of the layers attends after a change of preset (cost_vs_length.py does the same). */
-  const keepShare = () => {
-    const before = model.get("_layers"), layers = model.get("_presets")[model.get("preset")].layers;
-    if (layers === before) return;
-    const attention = Math.floor((model.get("attention_layers") / before) * layers + 0.5);
-    // The slider's upper end follows _layers: it must never be below the value.
-    for (const change of layers > before ? [{ _layers: layers }, { attention_layers: attention }] : [{ attention_layers: attention }, { _layers: layers }]) assign(model, change);
-  };
+/**
+ * The terms of one panel, each [key, text, class] with its line, a dot at the chosen length and its label; dashed, what
+ * it would be if every layer were of its kind. cost(attention, tokens) holds the terms by key; `others` are labels.
+ */
+function terms(p, kinds, cost, s, attention, length, others) {
+  const alone = { score: s.layers, cache: s.layers, scan: 0, state: 0 }; // attention layers where all are of this kind
+  const curve = (key, a) => LENGTHS.map((n) => [n, cost(a, n)[key]]);
+  const labels = kinds.map(([key, text, cls]) => {
+    const here = curve(key, attention), present = here[0][1] > 0, dashed = key in alone ? curve(key, alone[key]) : [];
+    p.line(`${key}-alone`, dashed, cls).attr("stroke-dasharray", "5 4").style("stroke-width", 1.25);
+    p.line(key, present ? here : [], cls);
+    p.dots(`dot-${key}`, present ? [[length, cost(attention, length)[key]]] : [], cls, 4);
+    return { key: `l-${key}`, text, cls, y: (present ? here : dashed).at(-1)[1] };
+  });
+  p.endLabels([...others, ...labels]);
+}
 
-  /** A line of this stack, and dashed what it would be if every layer were of its kind. */
-  function term(p, key, cls, here, alone) {
-    p.line(`${key}-alone`, alone, cls).attr("stroke-dasharray", "5 4").style("stroke-width", 1.25);
-    p.line(key, here[0][1] > 0 ? here : [], cls);
-  }
+/** Where two lines meet: a dot, and at the top of a thin line what it means; outside the panel only the text. */
+function meeting(p, [at, value], top, lines) {
+  const seen = at >= LOW && at <= HIGH, place = Math.min(Math.max(at, LOW), HIGH), before = place > 2 ** 14.5;
+  p.line("meet-line", seen ? [[at, value], [at, top]] : [], "quiet").style("stroke-width", 1);
+  p.dots("meet", seen ? [[at, value]] : [], "exact", 3.5);
+  const side = before ? { anchor: "end", dx: -6 } : { anchor: "start", dx: 6 };
+  lines.forEach((text, i) => p.note(`meet-${i}`, [place, top], text, "", { ...side, dy: 12 + 15 * i }));
+}
 
-  /** One bar for all the work, as long as the drawing is wide, and what its parts are. */
-  function drawShares(width, s, attention, length) {
-    const now = M.sequenceWork(s, attention, length), all = M.total(now), x = scaleLinear([0, all], [0, width]);
-    const parts = KINDS.map(([kind, name, cls], i) => ({ cls, left: x(KINDS.slice(0, i).reduce((sum, [k]) => sum + now[k], 0)), size: x(now[kind]), text: now[kind] ? `${name} ${percent(now[kind] / all)}` : `no ${name}` }));
-    shares.selectAll(".axis-title").data([`where the work goes, L = ${count(length)}`]).join("text").attr("class", "axis-title").attr("y", 9).text(String);
-    shares.selectAll(".bars").data(parts).join("rect").attr("class", (d) => `bars ${d.cls}`).attr("y", 17).attr("height", 18).attr("x", (d) => d.left).attr("width", (d) => d.size);
-    shares.selectAll(".label").data(parts).join("text").attr("class", (d, i) => `label ${d.cls}${i ? "" : " chosen"}`).attr("y", 52)
-      .attr("x", (_, i) => (i * width) / 2).attr("text-anchor", (_, i) => ["start", "middle", "end"][i]).text((d) => d.text);
-  }
+/** One bar for all the work, as long as the drawing is wide, and below it what its parts are. */
+function drawShares(g, width, s, attention, length) {
+  const now = M.sequenceWork(s, attention, length), all = M.total(now), x = scaleLinear([0, all], [0, width]);
+  const before = [0, now.score, now.score + now.linear];
+  const parts = KINDS.map(([kind, name, cls], i) => ({
+    cls, left: x(before[i]), size: x(now[kind]), text: now[kind] ? `${name} ${percent(now[kind] / all)}` : `no ${name}`,
+  }));
+  g.selectAll(".axis-title").data([`where the work goes, L = ${count(length)}`]).join("text")
+    .attr("class", "axis-title").attr("y", 9).text(String);
+  g.selectAll(".bars").data(parts).join("rect").attr("class", (d) => `bars ${d.cls}`)
+    .attr("x", (d) => d.left).attr("width", (d) => d.size).attr("y", 17).attr("height", 18);
+  g.selectAll(".label").data(parts).join("text").attr("class", (d, i) => `label ${d.cls}${i ? "" : " chosen"}`)
+    .attr("x", (_, i) => (i * width) / 2).attr("y", 52)
+    .attr("text-anchor", (_, i) => ["start", "middle", "end"][i]).text((d) => d.text);
+}
 
-  /** Where two lines meet: a dot, and on a thin line above it what it means; beyond the panel the text says so. */
-  function meeting(p, at, value, top, lines) {
-    const seen = at >= LOW && at <= HIGH, place = Math.min(Math.max(at, LOW), HIGH), before = place > 2 ** 15;
-    p.line("meet-line", seen ? [[at, value], [at, top]] : [], "quiet").style("stroke-width", 1);
-    p.dots("meet", seen ? [[at, value]] : [], "exact", 3.5);
-    lines.forEach((text, i) => p.note(`meet-${i}`, [place, top], text, "", { anchor: before ? "end" : "start", dx: before ? -6 : 6, dy: 12 + 15 * i }));
-  }
+/** Work of one causal pass against its length. */
+function drawWork(p, box, s, attention, length) {
+  const cost = (a, n) => M.sequenceWork(s, a, n), sum = (n) => M.total(cost(attention, n));
+  const y = { y: scaleLog(FLOPS, [0, 1]), yTicks: powers(10, ...FLOPS, 2), yFormat: power(10) };
+  frame(p, box, { ...y, yLabel: "work of one causal pass over L tokens (FLOP)" }, length, Math.max(sum(length), 1e18));
+  p.line("total", LENGTHS.map((n) => [n, sum(n)]), "exact");
+  terms(p, KINDS, cost, s, attention, length, [{ key: "l-total", y: sum(HIGH), text: "total", cls: "exact" }]);
+  const meet = attention ? M.scoreCrossover(s, attention).sequence : Infinity;
+  const where = meet <= HIGH ? `at L = ${count(meet)}` : "beyond L = 1M";
+  meeting(p, [meet, cost(attention, meet).linear], FLOPS[1], attention ? ["scores = linear", where] : ["", ""]);
+}
 
-  function drawWork(box, s, attention, length) {
-    const at = (a) => LENGTHS.map((n) => [n, M.sequenceWork(s, a, n)]), here = at(attention), of = (rows, kind) => rows.map(([n, w]) => [n, w[kind]]);
-    work.frame({ ...box, x: scaleLog([LOW, HIGH], [0, 1]), y: scaleLog(FLOPS, [0, 1]), xTicks: [...TICKS.keys()], yTicks: powers(10, ...FLOPS, 2), xFormat: (v) => TICKS.get(v), yFormat: power(10), xLabel: "length L (tokens)", yLabel: "work of one causal pass over L tokens (FLOP)" });
-    const sums = here.map(([n, w]) => [n, M.total(w)]), now = M.sequenceWork(s, attention, length);
-    work.line("total", sums, "exact");
-    work.line("linear", of(here, "linear"), "quiet");
-    term(work, "score", "attention", of(here, "score"), of(at(s.layers), "score"));
-    term(work, "scan", "state", of(here, "scan"), of(at(0), "scan"));
-    work.segment("now", [length, FLOPS[0]], [length, Math.max(M.total(now), 1e17)], "now");
-    for (const [kind, , cls] of KINDS) work.dots(`dot-${kind}`, now[kind] ? [[length, now[kind]]] : [], cls, 4);
-    const meet = attention ? M.scoreCrossover(s, attention).sequence : Infinity;
-    meeting(work, meet, meet <= HIGH ? M.sequenceWork(s, attention, meet).linear : 0, FLOPS[1], attention ? ["scores = linear layers", meet <= HIGH ? `at L = ${count(meet)}` : "beyond L = 1M"] : ["", ""]);
-    work.endLabels([
-      { key: "l-total", y: sums.at(-1)[1], text: "total", cls: "exact" },
-      ...KINDS.map(([kind, text, cls]) => ({ key: `l-${kind}`, y: (here.at(-1)[1][kind] || M.sequenceWork(s, kind === "scan" ? 0 : s.layers, HIGH)[kind]), text, cls })),
-    ]);
-  }
-
-  function drawHeld(box, s, attention, length) {
-    const at = (a) => LENGTHS.map((n) => [n, M.memory(s, a, n)]), here = at(attention), all = at(s.layers), none = at(0), of = (rows, kind) => rows.map(([n, m]) => [n, m[kind]]);
-    held.frame({ ...box, x: scaleLog([LOW, HIGH], [0, 1]), y: scaleLog(BYTES, [0, 1]), xTicks: [...TICKS.keys()], yTicks: powers(2, 2 ** 20, BYTES[1], 5), xFormat: (v) => TICKS.get(v), yFormat: bytes, xLabel: "length L (tokens)", yLabel: "bytes held per sequence (bf16)" });
-    const file = 2 * M.weights(s, attention), now = M.memory(s, attention, length);
-    held.line("weights", LENGTHS.map((n) => [n, file]), "quiet");
-    term(held, "cache", "attention", of(here, "cache"), of(all, "cache"));
-    term(held, "state", "state", of(here, "state"), of(none, "state"));
-    held.segment("now", [length, BYTES[0]], [length, Math.max(now.cache, 2 ** 36)], "now"); // below the note
-    for (const [kind, cls] of [["cache", "attention"], ["state", "state"]]) held.dots(`dot-${kind}`, now[kind] ? [[length, now[kind]]] : [], cls, 4);
-    const attends = attention || s.layers, scans = s.layers - attention || s.layers, meet = M.memoryCrossover(s, attends, scans), flat = M.memory(s, s.layers - scans, 1).state;
-    meeting(held, meet, flat, BYTES[1], ["cache = state", `at ${count(meet)} tokens`]);
-    held.endLabels([
-      { key: "l-weights", y: file, text: "weights", cls: "quiet" },
-      { key: "l-cache", y: (attention ? here : all).at(-1)[1].cache, text: "KV cache", cls: "attention" },
-      { key: "l-state", y: flat, text: "state", cls: "state" },
-    ]);
-  }
-
-  function draw({ svg, width, narrow, say }) {
-    if (!work) {
-      shares = svg.append("g"); work = panel(svg); beside = svg.append("g"); held = panel(beside);
-      footnote = svg.append("text").attr("class", "note quiet");
-      const move = (n) => assign(model, { length: Math.min(Math.max(2 ** Math.round(Math.log2(n)), LOW), HIGH) });
-      work.onDrag(move); held.onDrag(move);
-    }
-    const s = model.get("_presets")[model.get("preset")], attention = Math.min(model.get("attention_layers"), s.layers), length = model.get("length");
-    const ph = panelHeight(narrow), top = SHARES + 26, left = 38, left2 = 50;
-    const right = labelRoom(svg, ["linear layers"]), right2 = labelRoom(svg, ["KV cache"]);
-    const half = Math.floor((width - left - right - left2 - right2) / 2);
-    const below = narrow ? top + ph + 78 : top;
-    beside.attr("transform", `translate(${narrow ? 0 : width - right2 - half - left2},0)`);
-    drawShares(width, s, attention, length);
-    drawWork({ left, top, width: narrow ? width - left - right : half, height: ph }, s, attention, length);
-    drawHeld({ left: left2, top: below, width: narrow ? width - left2 - right2 : half, height: ph }, s, attention, length);
-    footnote.attr("y", below + ph + 58).text("dashed: the same term if every layer were of that kind");
-    say(sentence(s, attention, length));
-  }
-
-  const fig = figure(el, model, { title: TITLE, traits: ["length", "preset", "attention_layers"], height: (narrow) => SHARES + 26 + panelHeight(narrow) + (narrow ? 78 + panelHeight(narrow) : 0) + 64, lines: (narrow) => (narrow ? 4 : 2), draw });
-  fig.controls.append(radios(model, "preset", "Model", Object.keys(model.get("_presets")).map((name) => [name, name])), reset(model));
-  model.on("change:preset", keepShare);
-  return () => { model.off("change:preset", keepShare); fig.stop(); };
+/** Bytes held for one sequence against its length, beside the bytes of the weights, which all sequences share. */
+function drawHeld(p, box, s, attention, length) {
+  const cost = (a, n) => M.memory(s, a, n), { cache } = cost(attention, length), file = 2 * M.weights(s, attention);
+  const y = { y: scaleLog(BYTES, [0, 1]), yTicks: powers(2, 2 ** 20, 2 ** 40, 5), yFormat: bytes };
+  frame(p, box, { ...y, yLabel: "bytes held per sequence (bf16)" }, length, Math.max(cache, 2 ** 37));
+  p.line("weights", LENGTHS.map((n) => [n, file]), "quiet");
+  terms(p, HELD, cost, s, attention, length, [{ key: "l-weights", y: file, text: "weights", cls: "quiet" }]);
+  const ssm = s.layers - attention || s.layers; // the dashed line where there is no other
+  const meet = M.memoryCrossover(s, attention || s.layers, ssm);
+  meeting(p, [meet, cost(s.layers - ssm, 1).state], BYTES[1], ["cache = state", `at ${count(meet)} tokens`]);
 }
 
 function sentence(s, attention, length) {
   const { cache, state } = M.memory(s, attention, length), amount = (v) => (v ? bytes(v) : "none");
-  const term = attention ? `the score term is ${percent(share(M.sequenceWork(s, attention, length)))} of the work at L = ${count(length)} (${percent(share(M.tokenWork(s, attention, length)))} for its last token)` : "there is no score term";
-  return `With attention in ${attention} of ${s.layers} layers, ${term}. KV cache ${amount(cache)}, state ${amount(state)}.`.replace(/ (%|.iB)/g, "\u00a0$1");
+  const whole = share(M.sequenceWork(s, attention, length)), last = share(M.tokenWork(s, attention, length));
+  const scores = `the score term is ${whole} of the work at L = ${count(length)} (${last} for its last token)`;
+  const text = `With attention in ${attention} of ${s.layers} layers, ${attention ? scores : "there is no score term"}.`
+    + ` KV cache ${amount(cache)}, state ${amount(state)}.`;
+  return text.replace(/ (?=%|.iB)|(?<=<) /g, "\u00a0"); // no number alone at the end of a line
+}
+
+/** The same share of the layers attends after a change of preset (cost_vs_length.py does the same). */
+function keepShare(model) {
+  const before = model.get("_layers"), layers = model.get("_presets")[model.get("preset")].layers;
+  if (layers === before) return;
+  const attention = { attention_layers: Math.floor((model.get("attention_layers") / before) * layers + 0.5) };
+  const end = { _layers: layers }; // the slider's upper end, never to be below its value
+  for (const change of layers > before ? [end, attention] : [attention, end]) assign(model, change);
+}
+
+function render({ model, el }) {
+  const presets = model.get("_presets");
+  const names = Object.keys(presets).sort((p, q) => presets[p].layers - presets[q].layers); // saved notebooks sort keys
+  let shares, work, beside, held, footnote;
+
+  function build(svg) {
+    shares = svg.append("g");
+    work = panel(svg);
+    beside = svg.append("g");
+    held = panel(beside);
+    footnote = svg.append("text").attr("class", "note quiet");
+    footnote.text("dashed: the same term if every layer were of that kind");
+    for (const p of [work, held])
+      p.onDrag((n) => assign(model, { length: Math.min(Math.max(2 ** Math.round(Math.log2(n)), LOW), HIGH) }));
+  }
+
+  function draw({ svg, width, narrow, say }) {
+    if (!work) build(svg);
+    const s = presets[model.get("preset")], length = model.get("length");
+    const attention = Math.min(model.get("attention_layers"), s.layers), chosen = [s, attention, length];
+    const [right, rightBytes] = [KINDS, HELD].map((kinds) => labelRoom(svg, kinds.map((kind) => kind[1])));
+    const room = [width - LEFT - right, width - LEFT_BYTES - rightBytes]; // for axes that have the width to themselves
+    const half = Math.floor((room[0] + room[1] - width) / 2), height = panelHeight(narrow);
+    const top = SHARES + 26, below = narrow ? top + height + 78 : top;
+    beside.attr("transform", `translate(${narrow ? 0 : room[1] - half},0)`);
+    drawShares(shares, width, ...chosen);
+    drawWork(work, { left: LEFT, top, height, width: narrow ? room[0] : half }, ...chosen);
+    drawHeld(held, { left: LEFT_BYTES, top: below, height, width: narrow ? room[1] : half }, ...chosen);
+    footnote.attr("y", below + height + 58);
+    say(sentence(...chosen));
+  }
+
+  const height = (narrow) => SHARES + 26 + panelHeight(narrow) + (narrow ? 78 + panelHeight(narrow) : 0) + 64;
+  const traits = ["length", "preset", "attention_layers"], follow = () => keepShare(model);
+  const fig = figure(el, model, { title: TITLE, traits, height, lines: (narrow) => (narrow ? 4 : 2), draw });
+  fig.controls.append(radios(model, "preset", "Model", names.map((name) => [name, name])), reset(model));
+  model.on("change:preset", follow);
+  return () => { model.off("change:preset", follow); fig.stop(); };
 }
 
 export default { render };
