@@ -1,8 +1,6 @@
 """Every figure on the preview page in Chromium: room, speed, names, keyboard. The book's own tests cover its pages."""
 
-import os
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +8,7 @@ from playwright.sync_api import sync_playwright
 
 import ssm_kit.figures
 from ssm_kit.figures.base import Choice, Switch, Text, Whole
-from tools import preview
+from tools import chromium, preview
 
 DRAWN = [name for name in ssm_kit.figures.__all__ if name != "Quiz"]
 WIDTHS = {720: 1200, 358: 390}  # of the panel: of the window
@@ -43,8 +41,7 @@ CLASHES = """(name) => {
 @pytest.fixture(scope="module")
 def browser():
     with sync_playwright() as p:
-        path = os.environ.get("CHROMIUM") or shutil.which("chromium")  # None: the one that playwright installed
-        browser = p.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        browser = p.chromium.launch(executable_path=chromium.find(), args=chromium.ARGUMENTS)
         yield browser
         browser.close()
 

@@ -48,8 +48,9 @@ function drawSignals(p, o, box) {
     { key: "l-exact", y: exact.at(-1)[1], text: "exact y(t)", cls: "exact" },
     { key: "l-points", y: h.at(-1), text: `${NAMES[method]} yₖ`, cls: method },
   ]);
-  const late = t[worst] > 5, size = Math.abs(h[worst] - ideal[worst]);
-  p.note("worst", [t[worst], (ideal[worst] + h[worst]) / 2], size < 1e-9 ? "" : `max error ${short(size)}`, "", { anchor: late ? "end" : "start", dx: late ? -10 : 10, dy: 4 });
+  const late = t[worst] > 5, size = Math.abs(h[worst] - ideal[worst]), floor = y.domain()[0], low = Math.min(ideal[worst], h[worst]);
+  p.segment("worst-lead", [t[worst], size < 1e-9 ? floor : Math.max(low, floor)], [t[worst], floor], "now");
+  p.note("worst", [t[worst], floor], size < 1e-9 ? "" : `max error ${short(size)}`, "", { anchor: late ? "end" : "start", dx: late ? -6 : 6, dy: -8 });
 }
 
 function drawErrors(p, o, curves, now, box) {
