@@ -10,7 +10,7 @@ from pybtex.database import BibliographyData, parse_file
 ROOT = Path(__file__).parent.parent
 ARXIV = re.compile(r"https?://(?:www\.)?arxiv\.org/[^\s)>\]\"'}]*", re.IGNORECASE)
 ENTRY = re.compile(r"https://arxiv\.org/abs/\d{4}\.\d{5}")
-TEXTS = sorted([*ROOT.glob("book/*.md"), *ROOT.glob("notebooks/*.ipynb")])
+TEXTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("book/*.md"), *ROOT.glob("notebooks/*.ipynb")])
 
 
 @pytest.fixture(scope="module")
