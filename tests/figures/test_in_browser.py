@@ -128,6 +128,11 @@ def test_controls_have_names_and_room_for_fingers(page):
         assert found[1] >= 24, found
 
 
+def test_slider_labels_fit(page):
+    cut = "(labels) => labels.filter((e) => e.scrollWidth > e.clientWidth).map((e) => e.textContent)"
+    assert page.locator(".ssmfig-panel .widget-label").evaluate_all(cut) == []
+
+
 def test_radios_by_keyboard_and_announced(page):
     figure = page.locator("#Discretization")
     assert figure.get_by_role("status").inner_text().startswith("ZOH: Ā = 0.861, B̄ = 0.139")
