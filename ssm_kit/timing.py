@@ -29,17 +29,17 @@ def _finish(function: Callable[[], Any]) -> float:
 
 
 def stopwatch(seconds: float) -> str:
-    """A time with three digits and a fitting unit, such as "⏱ 12.3 ms".
+    """A time with three digits and a fitting unit, such as "12.3 ms †".
 
-    Every printed time carries the sign ⏱, which is how the notebooks' tests know that the number may differ.
+    Every printed time carries the dagger, which is how the notebooks' tests know that the number may differ.
     Raises ValueError for a negative time or one that is not finite.
     """
     if not 0 <= seconds < float("inf"):
         raise ValueError(f"seconds: expected a finite number >= 0, got {seconds!r}")
     for factor, unit in ((1e9, "ns"), (1e6, "µs"), (1e3, "ms")):
         if seconds * factor < 999.5:
-            return f"⏱ {_three_digits(seconds * factor)} {unit}"
-    return f"⏱ {_three_digits(seconds)} s"
+            return f"{_three_digits(seconds * factor)} {unit} †"
+    return f"{_three_digits(seconds)} s †"
 
 
 def _three_digits(value: float) -> str:
