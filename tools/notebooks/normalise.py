@@ -54,7 +54,7 @@ def normalise(nb: NotebookNode, stem: str) -> NotebookNode:
     outputs = rename([cell.get("outputs", []) for cell in nb.cells], new_ids(stem, models))
     cells = []
     for index, (cell, shown) in enumerate(zip(nb.cells, outputs, strict=True)):
-        kept = {k: v for k, v in cell.metadata.items() if k in ("tags", "jupyter", "id")}
+        kept = {k: v for k, v in cell.metadata.items() if k in ("tags", "jupyter", "mystnb")}
         cell = {**cell, "id": f"{stem[:40]}-{index:03d}".replace("_", "-"), "metadata": kept}
         cells.append({**cell, "outputs": shown} if cell["cell_type"] == "code" else cell)
     metadata: dict[str, Any] = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
