@@ -129,23 +129,25 @@ def decimals(step: float) -> int:
 
 
 class Figure(anywidget.AnyWidget):
-    """Subclasses name their bundle and the space they take, declare parameters, and draw their still picture.
+    """Subclasses name their bundle and the heights they take, declare parameters, and draw their still picture.
 
-    Class keywords:
+    Class attributes:
         bundle: file in `dist/` that draws the figure.
-        space: height of the panel in CSS pixels when it is 720 and 358 pixels wide; pages reserve it in advance.
+        heights: of the panel in CSS pixels when it is 720 and 358 pixels wide; pages reserve them in advance.
     """
+
+    # Attributes and not class keywords: the traitlets of Colab refuse those.
+    bundle: ClassVar[str]
+    heights: ClassVar[tuple[int, int]]
 
     _ipython_display_ = None  # the one of ipywidgets 7 (Colab) would bypass _repr_mimebundle_
     _initial = T.Dict().tag(sync=True)  # what Reset goes back to
     _space = T.List(T.Int()).tag(sync=True)
-    _height: ClassVar[tuple[int, int]] = (0, 0)
     _parameters: ClassVar[dict[str, T.TraitType]] = {}
 
-    def __init_subclass__(cls, *, bundle: str | None = None, space: tuple[int, int] = (0, 0), **kwargs: Any) -> None:
-        if bundle:  # AnyWidget subclasses at run time (add_traits): that passes here too, without a bundle
-            cls._esm = (DIST / bundle).read_text("utf-8")
-            cls._height = space
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        if "bundle" in vars(cls):  # AnyWidget subclasses at run time (add_traits): that passes here too
+            cls._esm = (DIST / cls.bundle).read_text("utf-8")
             cls._parameters = {
                 name: trait
                 for name, trait in vars(cls).items()
@@ -166,7 +168,7 @@ class Figure(anywidget.AnyWidget):
 
     def space(self) -> tuple[int, int]:
         """Height to reserve, in CSS pixels, at 720 and 358 pixels of width."""
-        return self._height
+        return self.heights
 
     def _slider(self, name: str, trait: Any) -> W.Widget:
         label, step, base = trait.metadata["slider"]

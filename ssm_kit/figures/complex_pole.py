@@ -10,7 +10,7 @@ from .colours import INK, QUIET, STATE
 LAGS = 81
 
 
-class ComplexPole(Figure, bundle="complex_pole.js", space=(521, 766)):
+class ComplexPole(Figure):
     """The powers of a = r e^(iθ) in the unit disc, and their real part: what is left of one input k steps later.
 
     A real model has poles in pairs, a and its mirror image; together they leave 2 Re aᵏ.
@@ -19,6 +19,9 @@ class ComplexPole(Figure, bundle="complex_pole.js", space=(521, 766)):
         radius: r, the share that survives a step, 0 to 1.02; unstable from 1 on.
         angle: θ in radians, the turn of one step, 0 to 3.14; one full turn takes 2π/θ steps.
     """
+
+    bundle = "complex_pole.js"
+    heights = (521, 766)
 
     radius = slider(0.97, 0.0, 1.02, 0.01, "Radius r")
     angle = slider(0.30, 0.0, 3.14, 0.01, "Angle θ (rad)")

@@ -21,7 +21,7 @@ LENGTHS = 2 ** np.arange(8, 21)
 TICKS = {256: "256", 2048: "2k", 32768: "32k", 131072: "128k", 1048576: "1M"}
 
 
-class CostVsLength(Figure, bundle="cost_vs_length.js", space=(581, 813)):
+class CostVsLength(Figure):
     """Work of one causal pass over `length` tokens by kind, and bytes held for them.
 
     Parameters:
@@ -29,6 +29,9 @@ class CostVsLength(Figure, bundle="cost_vs_length.js", space=(581, 813)):
         preset: a key of `ssm_kit.cost.PRESETS`.
         attention_layers: how many layers attend; the others are Mamba-2. All of them unless given.
     """
+
+    bundle = "cost_vs_length.js"
+    heights = (581, 813)
 
     length = slider(1024, 256, 2**20, 1, "Length L", base=2)
     preset = choice("8B", tuple(cost.PRESETS))

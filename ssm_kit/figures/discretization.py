@@ -56,7 +56,7 @@ def largest_error(method: str, kind: str, a: float, delta: float, average: bool)
     return float(np.abs(trajectory(method, a, delta, average) - solution(kind, a, delta)).max())
 
 
-class Discretization(Figure, bundle="discretization.js", space=(741, 806)):
+class Discretization(Figure):
     """One scalar model, four rules, and what each costs in accuracy.
 
     Args:
@@ -66,6 +66,9 @@ class Discretization(Figure, bundle="discretization.js", space=(741, 806)):
         kind: "smooth" input, or "held" at xₖ from tₖ₋₁ to tₖ.
         average: whether the bilinear rule takes the mean of xₖ₋₁ and xₖ, or xₖ alone as S4's code does.
     """
+
+    bundle = "discretization.js"
+    heights = (741, 806)
 
     delta = slider(0.15, 0.01, 1.0, 0.01, "Step Δ (s)")
     a = slider(-1.0, -5.0, -0.1, 0.05, "Rate a (s⁻¹)")

@@ -41,7 +41,7 @@ def _noise() -> np.ndarray:
     return np.array(states[1:]) / 32768 - 1
 
 
-class LinearRecurrence(Figure, bundle="linear_recurrence.js", space=(713, 840)):
+class LinearRecurrence(Figure):
     """The scalar recurrence on a chosen input, what is left of one input, and the half-life against Ā.
 
     Traits:
@@ -49,6 +49,9 @@ class LinearRecurrence(Figure, bundle="linear_recurrence.js", space=(713, 840)):
         b_bar: B̄, the share of the input that is written, 0 to 1.
         pattern: the input, see `signal`.
     """
+
+    bundle = "linear_recurrence.js"
+    heights = (713, 840)
 
     a_bar = slider(0.90, -1.0, 1.05, 0.005, "Keep Ā")
     b_bar = slider(0.50, 0.0, 1.0, 0.01, "Write B̄")

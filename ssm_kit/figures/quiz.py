@@ -11,7 +11,7 @@ from .base import Figure, ParameterError
 VERDICTS = {True: "✓ Correct.", False: "✗ Not quite."}  # as in src/views/quiz.js
 
 
-class Quiz(Figure, bundle="quiz.js"):
+class Quiz(Figure):
     """A multiple-choice question; plain text, mathematics in Unicode.
 
     Args:
@@ -22,6 +22,8 @@ class Quiz(Figure, bundle="quiz.js"):
     Raises:
         ValueError: fewer than two options, none right, or a text missing.
     """
+
+    bundle = "quiz.js"
 
     question = T.Unicode().tag(sync=True)
     options = T.List(T.Tuple(T.Unicode(), T.Bool(), T.Unicode())).tag(sync=True)

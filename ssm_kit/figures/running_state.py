@@ -38,13 +38,16 @@ def _mix(bits: int) -> int:
     return bits ^ (bits >> 15)
 
 
-class RunningState(Figure, bundle="running_state.js", space=(773, 967)):
+class RunningState(Figure):
     """A toy state h = decay · h + (1 − decay) · v(token) of eight numbers, and the real sizes of states and caches.
 
     `tokens` is how many have been read: the text begins anew when it ends. The lower half compares, in bytes of
     bfloat16, the state of `model` with the key-value cache of Llama-3-8B after as many tokens. Recurrent models
     also keep the last three inputs of each layer's convolution, 2 to 3 MiB here, which is not counted.
     """
+
+    bundle = "running_state.js"
+    heights = (773, 967)
 
     text = text(SENTENCE)
     decay = slider(0.9, 0.0, 0.99, 0.01, "Decay")

@@ -8,12 +8,15 @@ from .colours import INPUT, STATE
 INPUTS = (1.0, 0.6, 0.0, 0.0, -0.8, 0.4, 0.0, 0.9, 0.0, 0.0, 0.0, 0.7, -0.5, 0.0, 1.0, 0.3)
 
 
-class TwoFaces(Figure, bundle="two_faces.js", space=(787, 801)):
+class TwoFaces(Figure):
     """The model h' = a h + x, y = h, on sixteen inputs: a recurrence on the left, a convolution on the right.
 
     `selection` gives token k the step Δₖ = Δ (0.2 + 2 |xₖ|): a toy of what Mamba learns (its Δ is a softplus of a
     projection). `length` cuts the kernel after that many values.
     """
+
+    bundle = "two_faces.js"
+    heights = (787, 801)
 
     step = counter(len(INPUTS))
     a = slider(-1.0, -3.0, 0.0, 0.05, "Rate a (s⁻¹)")

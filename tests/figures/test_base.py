@@ -12,8 +12,11 @@ from ssm_kit.figures import Discretization, base
 from ssm_kit.figures.base import Figure, choice, counter, decimals, slider, text, toggle
 
 
-class Sample(Figure, bundle="discretization.js", space=(300, 400)):
+class Sample(Figure):
     """One parameter of every kind."""
+
+    bundle = "discretization.js"
+    heights = (300, 400)
 
     rate = slider(-1.0, -5.0, -0.1, 0.05, "Rate a (s⁻¹)")
     layers = slider(4, 0, 64, 1, "Layers")
