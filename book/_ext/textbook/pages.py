@@ -4,6 +4,7 @@ from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.builders.html._assets import _JavaScript
 
 from .widgets import stored_state
 
@@ -31,17 +32,21 @@ def unused(name: str) -> bool:
     return any(word in name.lower() for word in UNUSED)
 
 
-def scripts(found: list[Any], *, deferred: bool) -> list[Any]:
+def scripts(found: list[_JavaScript], *, deferred: bool) -> list[_JavaScript]:
     """The page's scripts without what the book has no use for, each once; the widget state goes to the body's end."""
     kept = {}
     for script in found:
         name, body = str(script.filename or ""), script.attributes.get("body") or ""
         if not unused(name + body[:200]) and "widget-state" not in script.attributes.get("type", ""):
             kept.setdefault((name, body), script)
-    for (name, _), script in kept.items():
-        if deferred and name and "documentation_options" not in name:  # inline scripts need the options at once
-            script.attributes["defer"] = "defer"
-    return list(kept.values())
+    return [defer(script) if deferred else script for script in kept.values()]
+
+
+def defer(script: _JavaScript) -> _JavaScript:
+    """A copy (pages share these objects) that waits for the page; inline scripts need the options at once."""
+    if not script.filename or "documentation_options" in str(script.filename):
+        return script
+    return _JavaScript(script.filename, priority=script.priority, **{**script.attributes, "defer": "defer"})
 
 
 def prepare(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
