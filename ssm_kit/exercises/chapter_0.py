@@ -35,138 +35,142 @@ cache_bytes = Number(
 )
 
 
-def causal_attention(q, k, v):
-    """Softmax attention of one head over one sequence, in which no token sees a later one.
+def attend_in_one_pass(q, k, v):
+    """What one query reads, with every key and value used once, in order, and then forgotten.
 
-    q, k: shape (L, d). v: shape (L, e). Returns y: shape (L, e),
-    y_t = sum over s <= t of w_ts v_s, where w_t = softmax over s <= t of (q_t · k_s) / sqrt(d).
+    q: shape (d,). k: shape (L, d). v: shape (L, e). Returns y: shape (e,),
+    y = sum over s of w_s v_s, where w = softmax over s of (q · k_s) / sqrt(d).
     """
-    length, d = q.shape
-    scores = q @ k.T / np.sqrt(d)  # (L, L)
-    later = np.triu(np.ones((length, length), dtype=bool), k=1)  # (L, L), True where s > t
-    scores = np.where(later, -np.inf, scores)
-    weights = np.exp(scores - scores.max(axis=1, keepdims=True))  # (L, L), the largest is 1: exp cannot overflow
-    return weights / weights.sum(axis=1, keepdims=True) @ v  # (L, e)
+    largest, total, mix = -np.inf, 0.0, np.zeros(v.shape[1])  # the largest score so far, sum of weights, (e,)
+    for k_s, v_s in zip(k, v, strict=True):
+        score = q @ k_s / np.sqrt(len(q))
+        new_largest = max(largest, score)
+        fade, weight = np.exp(largest - new_largest), np.exp(score - new_largest)  # neither can overflow
+        total, mix, largest = fade * total + weight, fade * mix + weight * v_s, new_largest
+    return mix / total
 
 
-def _attention(mask_offset: int | None = 1, scale: bool = True, axis: int = 1, shift: bool = True) -> Any:
-    """An attention with one step done wrongly."""
+def _one_pass(scale: bool = True, shift: bool = True, fade_total: bool = True, fade_mix: bool = True) -> Any:
+    """The one-pass attention with one step left out."""
 
-    def attention(q, k, v):
-        scores = q @ k.T / (np.sqrt(q.shape[1]) if scale else 1)
-        if mask_offset is not None:
-            scores = np.where(np.triu(np.ones(scores.shape, dtype=bool), k=mask_offset), -np.inf, scores)
-        weights = np.exp(scores - (scores.max(axis=axis, keepdims=True) if shift else 0))
-        return weights / weights.sum(axis=axis, keepdims=True) @ v
+    def attend(q, k, v):
+        largest, total, mix = (-np.inf if shift else 0.0), 0.0, np.zeros(v.shape[1])
+        for k_s, v_s in zip(k, v, strict=True):
+            score = q @ k_s / (np.sqrt(len(q)) if scale else 1)
+            new_largest = max(largest, score) if shift else 0.0
+            fade, weight = np.exp(largest - new_largest), np.exp(score - new_largest)
+            total = (fade if fade_total else 1) * total + weight
+            mix = (fade if fade_mix else 1) * mix + weight * v_s
+            largest = new_largest
+        return mix / total
 
-    return attention
+    return attend
 
 
-def _attention_cases() -> list[Case]:
+def _one_pass_cases() -> list[Case]:
     cases = []
-    for seed, (length, d, e) in enumerate([(5, 3, 2), (1, 4, 4), (2, 1, 3), (17, 8, 8)]):
+    for seed, (length, d, e) in enumerate([(5, 3, 2), (1, 4, 4), (2, 1, 3), (40, 8, 8)]):
         rng = np.random.default_rng(seed)
-        shapes = (length, d), (length, d), (length, e)
-        cases.append(Case(f"random, L = {length}", tuple(rng.normal(size=shape) for shape in shapes)))
+        cases.append(Case(f"random, L = {length}", tuple(rng.normal(size=n) for n in (d, (length, d), (length, e)))))
     q, k, v = cases[0].arguments
-    return [*cases, Case("scores in the thousands", (100 * q, 100 * k, v))]
+    rising = k[np.argsort(k @ q)]
+    return [*cases, Case("scores in the thousands, rising", (300 * q, 30 * rising, v))]
 
 
-attention = Code(
+one_pass = Code(
     id="0.2",
-    title="Attention that cannot look ahead",
+    title="One query, one pass",
     text=r"""
-    Write causal softmax attention for one head: queries and keys of shape $(L, d)$, values of shape $(L, e)$,
+    A single query $q$ of shape $(d,)$ reads $L$ keys and values,
 
     $$
-    y_t = \sum_{s \le t} w_{ts}\, v_s, \qquad
-    w_{ts} = \frac{\exp(q_t \cdot k_s / \sqrt d)}{\sum_{r \le t} \exp(q_t \cdot k_r / \sqrt d)} .
+    y = \sum_{s} w_s\, v_s, \qquad w_s = \frac{\exp(q \cdot k_s / \sqrt d)}{\sum_{r} \exp(q \cdot k_r / \sqrt d)} .
     $$
 
-    It must also survive scores in the thousands. Your function gets NumPy arrays; NumPy or torch inside is up to you.
+    Compute $y$ in **one pass**: take the pairs $(k_s, v_s)$ in order, use each one once, and keep only a state whose
+    size does not depend on $L$. Scores may be in the thousands, where $e^{\text{score}}$ is infinite; so one number in
+    your state must be the largest score so far.
     """,
-    reference=causal_attention,
-    cases=_attention_cases,
+    reference=attend_in_one_pass,
+    cases=_one_pass_cases,
     slips=(
-        Slip(_attention(None), "Row t also reads tokens after t. Which entries of the L × L score matrix must go?"),
-        Slip(_attention(0), "A token may read itself: s ≤ t includes s = t."),
-        Slip(_attention(scale=False), "The scores are not scaled. What does the formula divide q · k by?"),
-        Slip(_attention(axis=0), "The weights of one query must sum to 1. Over which axis do you normalise?"),
+        Slip(_one_pass(scale=False), "The scores are not scaled. What does the formula divide q · k by?"),
         Slip(
-            _attention(shift=False),
-            "exp overflows for large scores. Softmax does not change if you subtract one number from a whole row.",
+            _one_pass(shift=False),
+            "exp overflows for large scores. Softmax does not change if you subtract the largest score from all.",
         ),
+        Slip(
+            _one_pass(fade_total=False, fade_mix=False),
+            "A new largest score makes all earlier weights too large. By which factor must the two sums fade?",
+        ),
+        Slip(_one_pass(fade_mix=False), "The sum of weights fades when a new largest score comes. So must the mix."),
+        Slip(_one_pass(fade_total=False), "The mix fades when a new largest score comes. So must the sum of weights."),
+        Slip(lambda q, k, v: v.mean(0), "All values have the same weight here. The scores must decide."),
     ),
-    hint="Four steps: scores (L, L), hide s > t, softmax along each row, weighted sum of the values.",
-    insight="Every token reads the whole past again, and that is what the L × L matrix costs.",
+    hint="Three things in the state: the largest score m, the sum of exp(score - m), the sum of exp(score - m) v.",
+    insight="For one fixed query softmax attention is a recurrence, with a state of two numbers and a vector. What "
+    "costs is that the next query must read all keys again.",
 )
 
 
-def running_summary(x, a):
-    """Exponential running mean of a sequence.
+def running_average(x):
+    """The average of all tokens so far, after every token, in one pass.
 
-    x: shape (L, d). a: number in [0, 1]. Returns every summary, h: shape (L, d),
-    h_t = a h_(t-1) + (1 - a) x_t, with h = 0 before the first token.
+    x: shape (L, d). Returns h: shape (L, d), where h_t is the average of x_0 ... x_t. The loop carries one vector of
+    shape (d,) and the number of tokens so far; it does not look back.
     """
-    summaries = np.zeros_like(x)  # (L, d)
-    h = np.zeros(x.shape[1])  # (d,)
+    averages, h = np.zeros_like(x), np.zeros(x.shape[1])  # (L, d), (d,)
     for t in range(len(x)):
-        h = a * h + (1 - a) * x[t]
-        summaries[t] = h
-    return summaries
+        h = t / (t + 1) * h + 1 / (t + 1) * x[t]
+        averages[t] = h
+    return averages
 
 
-def _summary(keep: Any, write: Any, first: Any = lambda x, a: 0 * x[0]) -> Any:
-    """A running summary with other coefficients or another start."""
+def _average(keep: Any, write: Any) -> Any:
+    """A running summary with other coefficients."""
 
-    def summary(x, a):
-        summaries, h = [], first(x, a)
-        for token in x:
-            h = keep(a) * h + write(a) * token
-            summaries.append(h)
-        return np.stack(summaries)
+    def summary(x):
+        averages, h = [], 0 * x[0]
+        for t, token in enumerate(x):
+            h = keep(t) * h + write(t) * token
+            averages.append(h)
+        return np.stack(averages)
 
     return summary
 
 
-def _summary_cases() -> list[Case]:
+def _average_cases() -> list[Case]:
     rng = np.random.default_rng(3)
     return [
-        Case("random", (rng.normal(size=(6, 2)), 0.9)),
-        Case("one token", (rng.normal(size=(1, 3)), 0.5)),
-        Case("a = 0: only the newest token counts", (rng.normal(size=(4, 2)), 0.0)),
-        Case("a = 1: nothing is ever written", (rng.normal(size=(4, 2)), 1.0)),
-        Case("a long sequence", (rng.normal(size=(300, 2)), 0.99)),
+        Case("random", (rng.normal(size=(6, 2)),)),
+        Case("one token", (rng.normal(size=(1, 3)),)),
+        Case("a long sequence far from zero", (100 + rng.normal(size=(3000, 2)),)),
     ]
 
 
-summary = Code(
+average = Code(
     id="0.3",
-    title="One running summary",
+    title="A summary that never fades",
     text=r"""
-    Fold a sequence $x$ of shape $(L, d)$ into one vector of length $d$ that is updated at each token,
-
-    $$ h_t = a\, h_{t-1} + (1 - a)\, x_t , \qquad h_{-1} = 0 , $$
-
-    and return all the $h_t$ as an array of shape $(L, d)$. The number $a$ between 0 and 1 says how much is kept.
+    The running summary $h_t = a\, h_{t-1} + (1 - a)\, x_t$ forgets the far past. Choose the factor anew at every step,
+    $h_t = a_t\, h_{t-1} + (1 - a_t)\, x_t$, so that all tokens so far weigh the same: $h_t$ is the **average** of
+    $x_0, \dots, x_t$. Return all the $h_t$ as an array of shape $(L, d)$, in one pass, without looking back.
     """,
-    reference=running_summary,
-    cases=_summary_cases,
+    reference=running_average,
+    cases=_average_cases,
     slips=(
-        Slip(_summary(lambda a: a, lambda a: 1), "The new token is added whole. By what does the formula multiply it?"),
+        Slip(_average(lambda t: 0.9, lambda t: 0.1), "The factor is the same at every step, so old tokens fade."),
+        Slip(_average(lambda t: t / (t + 1), lambda t: 1), "The new token is added whole. What is its share?"),
         Slip(
-            _summary(lambda a: 1 - a, lambda a: a),
-            "The two factors are exchanged: a belongs to the old summary, 1 - a to the new token.",
+            _average(lambda t: (t + 1) / (t + 2), lambda t: 1 / (t + 2)),
+            "Count again: x_0 is one token, so h_0 = x_0. At step t there are t + 1 tokens.",
         ),
-        Slip(
-            _summary(lambda a: a, lambda a: 1 - a, first=lambda x, a: x[0]),
-            "The summary must be 0 before the first token, so h_0 = (1 - a) x_0 and not x_0.",
-        ),
-        Slip(lambda x, a: running_summary(x, a)[-1], "That is the last summary. Return all L of them, shape (L, d)."),
-        Slip(lambda x, a: (1 - a) * x, "The old summary is lost. Does your loop carry h from one token to the next?"),
+        Slip(lambda x: running_average(x)[-1], "That is the last average. Return all L of them, shape (L, d)."),
+        Slip(lambda x: np.cumsum(x, 0), "That is the sum so far. An average also divides by the number of tokens."),
     ),
-    hint="Start with h = 0, loop over the L tokens, update h, store it in row t.",
-    insight="Work and memory per token never grow, whatever the length: d numbers are kept, all else is forgotten.",
+    hint="After t + 1 tokens each weighs 1/(t + 1). What must the old average be multiplied by, so that this holds?",
+    insight="The factor is now a function of time, t/(t + 1). Chapter 3 meets it again: the 1/t of HiPPO, which lets a "
+    "state remember its whole past evenly.",
 )
 
 
@@ -224,7 +228,8 @@ def same_summary(a):
     """Two different sequences that leave the same running summary.
 
     a: number with 0 < a < 1. Returns (x, z), each of shape (L,) with the same L of your choice,
-    that differ somewhere by at least 0.1, and whose last summaries are equal to 1e-9 (h as in exercise 0.3, d = 1).
+    that differ somewhere by at least 0.1, and whose last summaries are equal to 1e-9:
+    h_t = a h_(t-1) + (1 - a) x_t, from h = 0 before the first token.
     """
     x = np.array([1.0, 0.0])  # the 1 fades to a at the next step
     z = np.array([0.0, a])  # a is written directly
@@ -232,18 +237,15 @@ def same_summary(a):
 
 
 def _last_summary(x: np.ndarray, a: float) -> float:
-    return float(running_summary(x[:, None], a)[-1, 0])
+    return float(sum((1 - a) * a**age * token for age, token in enumerate(x[::-1])))
 
 
 def _recall(x: np.ndarray) -> np.ndarray:
     """What the last token reads from each position, by attention whose keys are one-hot positions. Returns (L,)."""
     length = len(x)
-    keys, queries = np.eye(length), np.zeros((length, length))
-    reads = []
-    for position in range(length):
-        queries[-1] = 50 * np.sqrt(length) * keys[position]  # a score of 50: all other weights are below e^-49
-        reads.append(causal_attention(queries, keys, x[:, None])[-1, 0])
-    return np.array(reads)
+    keys = np.eye(length)
+    # A score of 50 for the position asked for: all other weights are below e^-49.
+    return np.array([attend_in_one_pass(50 * np.sqrt(length) * key, keys, x[:, None])[0] for key in keys])
 
 
 def _same_summary_problem(arguments: tuple, pair: Any) -> str:
@@ -268,10 +270,10 @@ forget = BreakIt(
     id="0.5",
     title="Two pasts, one summary",
     text=r"""
-    The running summary of exercise 0.3 is one number here ($d = 1$). Show that it loses information: for any given
-    $a$ with $0 < a < 1$, return two sequences of the same length that differ somewhere by at least 0.1 and still leave
-    the same last summary $h_{L-1}$, to $10^{-9}$. The check lets attention, with one key per position, look at both: it
-    must find the difference.
+    Take the running summary $h_t = a\, h_{t-1} + (1 - a)\, x_t$ of numbers, from $h_{-1} = 0$. Show that it loses
+    information: for any given $a$ with $0 < a < 1$, return two sequences of the same length that differ somewhere by at
+    least 0.1 and still leave the same last summary $h_{L-1}$, to $10^{-9}$. The check lets attention, with one key per
+    position, look at both: it must find the difference.
     """,
     reference=same_summary,
     cases=lambda: [Case("one of several decays", (a,)) for a in (0.5, 0.9, 0.1, 0.99, 0.731)],
@@ -281,4 +283,4 @@ forget = BreakIt(
     "kept both tokens, can.",
 )
 
-EXERCISES = (cache_bytes, attention, summary, crossover, forget)
+EXERCISES = (cache_bytes, one_pass, average, crossover, forget)

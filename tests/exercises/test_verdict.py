@@ -14,10 +14,10 @@ def test_right():
 
 
 def test_not_yet():
-    verdict = check("0.3", lambda x, a: x)
+    verdict = check("0.3", lambda x: x)
     assert not verdict.right
     assert [label for label, _ in verdict.rows] == ["called with", "expected", "got", "hint"]
-    assert dict(verdict.rows)["called with"] == "x: shape (6, 2), float64; a: 0.9 (random)"
+    assert dict(verdict.rows)["called with"] == "x: shape (6, 2), float64 (random)"
     assert dict(verdict.rows)["expected"].startswith("shape (6, 2), float64; at [")
 
 
