@@ -48,10 +48,21 @@ def normalised_models(stem: str, models: Models) -> Models:
     return rename(without_defaults(models), new_ids(stem, models))
 
 
+def merged(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Outputs in which what a cell prints is one piece: where the pieces part depends on the clock."""
+    kept: list[NotebookNode] = []
+    for output in outputs:
+        if kept and output["output_type"] == "stream" == kept[-1]["output_type"] and output["name"] == kept[-1]["name"]:
+            kept[-1]["text"] += output["text"]
+        else:
+            kept.append(output)
+    return kept
+
+
 def normalise(nb: NotebookNode, stem: str) -> NotebookNode:
     """The notebook with deterministic widget ids, cell ids and metadata."""
     models = widget_models(nb)
-    outputs = rename([cell.get("outputs", []) for cell in nb.cells], new_ids(stem, models))
+    outputs = rename([merged(cell.get("outputs", [])) for cell in nb.cells], new_ids(stem, models))
     cells = []
     for index, (cell, shown) in enumerate(zip(nb.cells, outputs, strict=True)):
         kept = {k: v for k, v in cell.metadata.items() if k in ("tags", "jupyter", "mystnb")}
