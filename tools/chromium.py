@@ -50,7 +50,7 @@ def find() -> str | None:
         return None
     if may_use_apt() and succeeds("apt-get", "update") and succeeds("apt-get", "install", "-y", "chromium"):
         return installed()
-    raise RuntimeError("No Chromium: install Chromium or Chrome, or set CHROMIUM to the path of one, then run the tests again")
+    raise RuntimeError("No Chromium found and none could be installed: install one, or set CHROMIUM to its path")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import { gzipSync } from "node:zlib";
 const here = dirname(fileURLToPath(import.meta.url)), check = process.argv.includes("--check");
 process.chdir(here);
 
-const common = { bundle: true, write: false, minify: true, charset: "utf8", legalComments: "none", outdir: "dist/site", metafile: true, logLevel: "warning" };
+const common = { absWorkingDir: here, bundle: true, write: false, minify: true, charset: "utf8", legalComments: "none", outdir: "dist/site", metafile: true, logLevel: "warning" };
 const results = await Promise.all([
   build({ ...common, entryPoints: ["src/widgets.js", "src/widgets.css"], format: "iife", target: "es2022", loader: { ".svg": "dataurl" },
     alias: { "@lumino/widgets": "./src/lumino.js", "sanitize-html": "./src/escape.js", jquery: "./node_modules/jquery/dist/jquery.slim.js" } }),
@@ -18,7 +18,8 @@ const results = await Promise.all([
 const notice = (name) => {
   const { version, license } = JSON.parse(readFileSync(`node_modules/${name}/package.json`, "utf8"));
   const file = readdirSync(`node_modules/${name}`).find((f) => /^licen[cs]e/i.test(f));
-  return `${name} ${version} (${license})\n${file ? `\n${readFileSync(`node_modules/${name}/${file}`, "utf8").trim()}\n` : ""}`;
+  const text = readFileSync(file ? `node_modules/${name}/${file}` : `src/${license}.txt`, "utf8"); // Jupyter's packages ship none
+  return `${name} ${version} (${license})\n\n${text.trim()}\n`;
 };
 const packages = new Set(results.flatMap(({ metafile }) => Object.keys(metafile.inputs)).map((path) => /node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(path)?.[1]).filter(Boolean));
 const fonts = readdirSync("node_modules/katex/dist/fonts").filter((f) => f.endsWith(".woff2"));

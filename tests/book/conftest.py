@@ -22,7 +22,7 @@ def pytest_generate_tests(metafunc):
     """`path` runs over every page, `live` over the pages with widgets."""
     for name, values in {"path": PAGES, "live": LIVE}.items():
         if name in metafunc.fixturenames:
-            metafunc.parametrize(name, values)
+            metafunc.parametrize(name, values, scope="module")
 
 
 @pytest.fixture(scope="session")

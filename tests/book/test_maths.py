@@ -7,10 +7,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "book" / "_ext"))
 
-from textbook.maths import typeset  # noqa: E402
+from textbook.maths import typeset
+
+GOOD = [r"\bar{A} \in \mathbb{R}^{N \times N}", r"\begin{aligned}a &= b \\ c &= d\end{aligned}"]
 
 
-@pytest.mark.parametrize("latex", [r"\bar{A} \in \mathbb{R}^{N \times N}", r"\begin{aligned}a &= b \\ c &= d\end{aligned}"])
+@pytest.mark.parametrize("latex", GOOD)
 def test_typesets(latex):
     (answer,) = typeset([(latex, True)])
     assert "katex-display" in answer["html"]

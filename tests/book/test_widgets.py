@@ -4,15 +4,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from reader import Reader
 
 # What a reader sees of a widget: drawings, texts and readouts; not the state of the control itself.
 SEEN = """(slot) => {
     const figure = slot.querySelector(".ssmfig");
-    if (!figure) return [...slot.querySelectorAll(".widget-readout, .widget-html, .widget-label")].map((e) => e.textContent).join("|");
+    if (!figure) return slot.querySelector(".widget-stage").textContent;
     const copy = figure.cloneNode(true);
     copy.querySelectorAll("input, select, button").forEach((control) => control.remove());
     return copy.innerHTML;
 }"""
+NAME = "(slider) => slider.getAttribute('aria-label') || slider.labels?.[0]?.textContent"
+SPOKEN = "(slider) => slider.getAttribute('aria-valuetext') || slider.value"
 WORDS = "(slot) => slot.querySelector('.ssmfig').textContent"  # labels and readout: numbers as the reader gets them
 # The height a panel takes; a quiz keeps room for its longest feedback.
 HEIGHT = """(panel) => Math.max(panel.offsetHeight, ...[...panel.querySelectorAll(".quiz input")].map((option) => {
@@ -57,10 +60,23 @@ class Widget:
         return act
 
 
+@pytest.fixture(scope="module")
+def opened(browser, origins, live):
+    """One window per page for all tests of this file."""
+    reader = Reader(browser, origins["file"], 1200).visit(live)
+    yield reader
+    assert reader.close() == []
+
+
 @pytest.fixture
-def widgets(read, live):
-    reader = read(live)
-    return [Widget(reader, slot) for slot in reader.page.locator(".widget-slot").all()]
+def widgets(opened):
+    """The widgets of a page, each as its author left it where it has a Reset button."""
+    found = [Widget(opened, slot) for slot in opened.page.locator(".widget-slot").all()]
+    yield found
+    for widget in found:
+        for button in widget.slot.get_by_role("button", name="Reset").all():
+            button.click()
+    opened.settle()
 
 
 def test_all_live(widgets):
@@ -72,10 +88,11 @@ def test_all_live(widgets):
 def test_sliders(widgets):
     for widget in widgets:
         for handle in widget.slot.get_by_role("slider").all():
-            name, spoken = handle.get_attribute("aria-label"), handle.get_attribute("aria-valuetext")
+            name, spoken = handle.evaluate(NAME), handle.evaluate(SPOKEN)
             assert name
-            assert widget.changes(widget.press(handle, "ArrowRight"), widget.press(handle, "ArrowLeft")), f"{name}: keys"
-            assert handle.get_attribute("aria-valuetext") != spoken, f"{name}: spoken value"
+            keys = [widget.press(handle, "ArrowRight"), widget.press(handle, "ArrowLeft")]
+            assert widget.changes(*keys), f"{name}: keys"
+            assert handle.evaluate(SPOKEN) != spoken, f"{name}: spoken value"
             assert widget.changes(widget.drag(handle, 60), widget.drag(handle, -60)), f"{name}: mouse"
 
 
@@ -100,7 +117,8 @@ def test_choices_by_keyboard(widgets):
 def test_menus(widgets):
     for widget in widgets:
         for menu in widget.slot.locator(".ssmfig select").all():
-            assert widget.changes(lambda menu=menu: menu.select_option(index=1), lambda menu=menu: menu.select_option(index=0))
+            options = [lambda index=index, menu=menu: menu.select_option(index=index) for index in (1, 0)]
+            assert widget.changes(*options)
             assert widget.changes(widget.press(menu, "ArrowDown"), widget.press(menu, "ArrowUp"))
 
 
@@ -112,7 +130,8 @@ def test_steppers(widgets):
             assert widget.changes(bar.get_by_role("button", name="One step back").click), "back"
             assert widget.changes(widget.press(forward, "ArrowRight")), "key"
             assert widget.changes(bar.get_by_role("button", name="Back to the start").click), "start"
-            assert widget.changes(lambda play=play, widget=widget: (play.click(), widget.reader.page.wait_for_timeout(1500)))
+            wait = widget.reader.page.wait_for_timeout
+            assert widget.changes(lambda play=play, wait=wait: (play.click(), wait(1500)))
 
 
 def test_reset(widgets):

@@ -1,4 +1,4 @@
-"""Pytest plugin beside nbval: after a notebook's last cell, its widgets must be in the state that is stored in the file.
+"""Pytest plugin beside nbval: after a notebook's last cell, its widgets must be in the state stored in the file.
 
 nbval looks at outputs only. Its kernel still holds every widget when the last cell has run, so one more request gives
 all of their state, without a second execution.
@@ -45,7 +45,8 @@ def differences(stored: dict[str, Any], fresh: dict[str, Any]) -> list[str]:
             for trait in sorted(before.keys() | now.keys())
             if before.get(trait) != now.get(trait)
         ]
-        lines += [f"{key}: {part}" for part in ("model_name", "buffers") if stored[key].get(part) != fresh[key].get(part)]
+        kind = ("model_name", "buffers")
+        lines += [f"{key}: {part}" for part in kind if stored[key].get(part) != fresh[key].get(part)]
     return lines
 
 

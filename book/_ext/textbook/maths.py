@@ -1,6 +1,6 @@
-"""Maths typeset while the book is built: no typesetter in the browser, nothing jumps, and an error in LaTeX is a warning.
+"""Maths typeset while the book is built: no typesetter in the browser, nothing jumps, mistakes become warnings.
 
-All formulas of a build go to one Node process (KaTeX, bundled in `runtime/dist`), and are kept with Sphinx's environment.
+All formulas of a build go to one Node process (KaTeX, bundled in `runtime/dist`) and stay with Sphinx's environment.
 """
 
 import json
@@ -18,6 +18,10 @@ from sphinx.util.math import get_node_equation_number
 TYPESETTER = Path(__file__).parents[2] / "runtime" / "dist" / "typeset.mjs"
 Formula = tuple[str, bool]  # LaTeX, displayed?
 logger = logging.getLogger(__name__)
+
+
+def is_maths(element: nodes.Node) -> bool:
+    return isinstance(element, nodes.math | nodes.math_block)
 
 
 def formula(element: nodes.Node) -> Formula:
@@ -42,7 +46,7 @@ def typeset_all(app: Sphinx, env: BuildEnvironment) -> None:
     """Typeset every formula of the book that is new since the last build."""
     known = env.__dict__.setdefault("typeset_maths", {})
     doctrees = map(env.get_doctree, env.found_docs)
-    wanted = {formula(m) for tree in doctrees for kind in (nodes.math, nodes.math_block) for m in tree.findall(kind)}
+    wanted = {formula(element) for doctree in doctrees for element in doctree.findall(is_maths)}
     new = sorted(wanted - known.keys())
     known.update(zip(new, typeset(new), strict=True))
 

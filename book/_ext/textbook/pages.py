@@ -1,11 +1,13 @@
 """What each page loads: nothing from other hosts, and only what it uses."""
 
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.builders.html._assets import _JavaScript
 
+from .maths import is_maths
 from .widgets import stored_state
 
 # Notebook figures are modules in blob: addresses; the theme and Sphinx use inline scripts and styles.
@@ -20,6 +22,17 @@ POLICY = {
     "base-uri": "'self'",
     "form-action": "'self'",
 }
+INDEX = """<!DOCTYPE html>
+<html lang="en">
+  <head>
+    <meta charset="utf-8" />{policy}
+    <title>To the book</title>
+    <meta http-equiv="Refresh" content="0; url={target}" />
+    <link rel="icon" href="_static/favicon.svg" />
+  </head>
+  <body><a href="{target}">To the book</a></body>
+</html>
+"""
 UNUSED = ("thebe", "mathjax", "design-tabs")
 
 
@@ -49,13 +62,24 @@ def defer(script: _JavaScript) -> _JavaScript:
     return _JavaScript(script.filename, priority=script.priority, **{**script.attributes, "defer": "defer"})
 
 
-def prepare(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
+Context = dict[str, Any]
+
+
+def prepare(app: Sphinx, pagename: str, template: str, context: Context, doctree: nodes.document | None) -> None:
     context["metatags"] = policy_tag() + context.get("metatags", "")
     context["script_files"] = scripts(context["script_files"], deferred=pagename != "search")
     context["css_files"] = [css for css in context["css_files"] if not unused(str(css.filename))]
-    context["has_maths"] = doctree is not None and any(doctree.findall(lambda n: isinstance(n, (nodes.math, nodes.math_block))))
+    context["has_maths"] = doctree is not None and any(doctree.findall(is_maths))
     context["widget_state"] = stored_state(app.env, pagename)
 
 
+def write_index(app: Sphinx, error: Exception | None) -> None:
+    """The site's front door, before sphinx-external-toc writes one without policy and icon."""
+    if app.builder.format == "html" and not error:
+        target = app.config.root_doc + ".html"
+        (Path(app.outdir) / "index.html").write_text(INDEX.format(policy=policy_tag(), target=target), "utf-8")
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("build-finished", write_index, priority=400)
     app.connect("html-page-context", prepare, priority=900)

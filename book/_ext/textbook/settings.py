@@ -1,4 +1,4 @@
-"""Settings that are not in `_config.yml` because they come from elsewhere, or because Jupyter Book has no name for them."""
+"""Settings that are not in `_config.yml`: they come from elsewhere, or Jupyter Book has no name for them."""
 
 import tomllib
 from pathlib import Path
