@@ -35,6 +35,7 @@ class Reader:
     def visit(self, path):
         """Open a page and wait until its widgets, if any, live."""
         self.page.goto(urljoin(self.root, path), wait_until="load")
+        self.page.wait_for_selector("meta[http-equiv=Refresh]", state="detached")  # the front door leads on
         if self.scripted and self.page.locator(".widget-slot").count():
             self.page.wait_for_selector("html[data-widgets=alive]", state="attached")
         self.settle()

@@ -12,7 +12,7 @@ BLOCKED = """async (address) => {
     fetch(address).catch(() => {});
     return Promise.race([blocked, new Promise((done) => setTimeout(done, 2000, null))]);
 }"""
-WIDEST = """() => [...document.querySelectorAll("body *")].filter((e) => e.getBoundingClientRect().right > innerWidth + 1
+WIDEST = """() => [...document.querySelectorAll("body *")].filter((e) => e.getBoundingClientRect().right > innerWidth
     && !e.closest("pre, .math-scroll, .pst-scrollable-table-container, .bd-sidebar, dialog, .katex-mathml"))
     .slice(0, 3).map((e) => e.outerHTML.slice(0, 90))"""
 

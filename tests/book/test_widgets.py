@@ -165,4 +165,5 @@ def test_reserved_room_is_true(read, live, width, window, name):
     for slot in reader.page.locator(".widget-slot:has(.ssmfig-panel)").all():
         room = slot.evaluate("(slot, name) => parseFloat(slot.style.getPropertyValue(name))", name)
         height = slot.locator(".ssmfig-panel").first.evaluate(HEIGHT)
-        assert abs(height - room) <= 8, slot.inner_text()[:80]
+        tolerance = 20 if slot.locator(".quiz").count() else 8  # a quiz estimates its lines of text: one may be wrong
+        assert abs(height - room) <= tolerance, slot.inner_text()[:80]
