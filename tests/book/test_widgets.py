@@ -132,6 +132,7 @@ def test_steppers(widgets):
             assert widget.changes(bar.get_by_role("button", name="Back to the start").click), "start"
             wait = widget.reader.page.wait_for_timeout
             assert widget.changes(lambda play=play, wait=wait: (play.click(), wait(1500)))
+            bar.get_by_role("button", name="Back to the start").click()  # which ends the play
 
 
 def test_reset(widgets):
