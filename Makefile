@@ -44,7 +44,12 @@ lint: setup ## style and types
 	$(PY) -m mypy
 
 test: lint book ## everything: style, types, unit tests, notebooks cell by cell, the built site in a real browser
-	$(PY) -m pytest
+	@echo "== The package, the figures, the exercises, Colab's environment"
+	$(PY) -m pytest -n 2 --dist loadfile --ignore tests/book
+	@echo "== Every notebook, cell by cell, and its stored widgets"
+	$(PY) -m pytest -c tests/notebooks/nbval.ini --rootdir . notebooks
+	@echo "== The built site in a browser"
+	$(PY) -m pytest tests/book
 
 clean: ## remove what was built (not .venv)
 	rm -rf _build .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis

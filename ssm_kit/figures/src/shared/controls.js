@@ -58,8 +58,8 @@ export function field(model, trait, label) {
   return labelled(label, input);
 }
 
-/** Back to the values that the author gave (the trait `_initial`, set by Python). */
-export const reset = (model) => button("Reset", () => assign(model, model.get("_initial")), "Reset the figure to its starting values");
+/** Back to the values that the author gave (the trait `_initial`, set by Python); a figure's stepper stops playing. */
+export const reset = (model, steps) => button("Reset", () => { steps?.stop(); assign(model, model.get("_initial")); }, "Reset the figure to its starting values");
 
 /**
  * First, back, play, forward over 0 ... last for one integer trait; arrow keys, Home and End work on the whole group.

@@ -172,7 +172,7 @@ function render({ model, el }) {
   const counter = steps.bar.querySelector(".count");
   counter.style.cssText = "width: 8em; overflow: hidden; white-space: nowrap";
   fig.controls.append(steps.bar, tokenSlider(model), textField(model),
-    menu(model, "model", "State of", Object.entries(M.STATES).map(([key, { name }]) => [key, name])), reset(model));
+    menu(model, "model", "State of", Object.entries(M.STATES).map(([key, { name }]) => [key, name])), reset(model, steps));
   return () => { steps.stop(); fig.stop(); };
 }
 

@@ -116,7 +116,7 @@ function render({ model, el }) {
   }
   const fig = figure(el, model, { title: "One model, two faces", traits: TRAITS, height: (narrow) => layout(720, narrow).height, lines: (narrow) => (narrow ? 4 : 2), draw });
   const steps = stepper(model, "step", () => N);
-  fig.controls.append(steps.bar, toggle(model, "selection", "Selection: Δ set by the input"), reset(model));
+  fig.controls.append(steps.bar, toggle(model, "selection", "Selection: Δ set by the input"), reset(model, steps));
   return () => { steps.stop(); fig.stop(); };
 }
 
