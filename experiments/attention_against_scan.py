@@ -130,7 +130,11 @@ def main():
         "seeds": [SEED],
         "wall_s": round(time.perf_counter() - start, 1),
         "settings": {
-            "lengths": LENGTHS, "batch": 1, "dtype": "bfloat16", "width": WIDTH, "mamba_ssm": mamba_version,
+            "lengths": LENGTHS,
+            "batch": 1,
+            "dtype": "bfloat16",
+            "width": WIDTH,
+            "mamba_ssm": mamba_version,
             "attention": {"heads": HEADS, "head_dim": WIDTH // HEADS, "causal": True},
             "selective_scan": {"channels": INNER, "N": N_SCAN},
             "ssd": {"heads": SSD_HEADS, "head_dim": SSD_P, "N": N_SSD, "groups": 1, "chunk_size": 256},
