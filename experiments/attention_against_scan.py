@@ -8,27 +8,19 @@ causal attention (16 heads of 128) through torch's cuDNN and FlashAttention back
 Each operator is first compared with a float64 definition on a short input: one that fails is not timed.
 """
 
-import argparse
-import datetime
-import json
-import subprocess
-import time
 from functools import partial
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from mamba_ssm import __version__ as mamba_version
 from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
+from record import GRAPH, milliseconds, relative_error, run
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from triton import __version__ as triton_version
-from triton.testing import do_bench_cudagraph
 
 WIDTH, HEADS = 2048, 16
 INNER, N_SCAN, SSD_HEADS, SSD_P, N_SSD = 4096, 16, 64, 64, 128
 LENGTHS = [2**k for k in range(10, 18)]
-SEED = 0
 
 
 def normal(*shape):
@@ -95,55 +87,32 @@ OPERATORS = {
 }
 
 
-def relative_error(operator, inputs, definition, length=300):
-    tensors = inputs(length)
-    expected = definition(*tensors)
-    return float((operator(*tensors).double() - expected).norm() / expected.norm())
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
-    parser.add_argument("--commit", default=None, help="the code's commit where git is not at hand")
-    options = parser.parse_args()
-    start, data = time.perf_counter(), {}
-    torch.manual_seed(SEED)
+def measure():
+    data = {}
     for name, (operator, inputs, definition) in OPERATORS.items():
-        error = relative_error(operator, inputs, definition)
+        tensors = inputs(300)
+        error = relative_error(operator(*tensors), definition(*tensors))
         if not error < 0.01:
             raise SystemExit(f"{name}: relative error {error:.2e} against float64; not timed")
-        milliseconds = []
+        times = []
         for length in LENGTHS:
-            tensors = inputs(length)
-            quantiles = do_bench_cudagraph(partial(operator, *tensors), rep=400, quantiles=[0.5, 0.1, 0.9])
-            milliseconds.append([round(float(q), 5) for q in quantiles])
-            print(f"{name:18s} L {length:7d}  {milliseconds[-1][0]:9.3f} ms", flush=True)
-        data[name] = {"relative_error": float(f"{error:.3g}"), "milliseconds_median_p10_p90": milliseconds}
-    record = {
-        "what": "Forward time of one layer's token mixing on one GPU against length: attention, selective scan, SSD",
-        "script": "experiments/attention_against_scan.py",
-        "commit": options.commit or subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip(),
-        "date": datetime.date.today().isoformat(),
-        "gpu": torch.cuda.get_device_name(),
-        "torch": torch.__version__,
-        "triton": triton_version,
-        "seeds": [SEED],
-        "wall_s": round(time.perf_counter() - start, 1),
-        "settings": {
-            "lengths": LENGTHS,
-            "batch": 1,
-            "dtype": "bfloat16",
-            "width": WIDTH,
-            "mamba_ssm": mamba_version,
-            "attention": {"heads": HEADS, "head_dim": WIDTH // HEADS, "causal": True},
-            "selective_scan": {"channels": INNER, "N": N_SCAN},
-            "ssd": {"heads": SSD_HEADS, "head_dim": SSD_P, "N": N_SSD, "groups": 1, "chunk_size": 256},
-            "timing": "replays of a CUDA graph, so that launch overhead on the host does not count; 400 ms a point",
-        },
-        "data": data,
+            times.append(milliseconds(partial(operator, *inputs(length))))
+            print(f"{name:18s} L {length:7d}  {times[-1][0]:9.3f} ms", flush=True)
+        data[name] = {"relative_error": error, "milliseconds_median_p10_p90": times}
+    settings = {
+        "timing": GRAPH,
+        "lengths": LENGTHS,
+        "batch": 1,
+        "dtype": "bfloat16",
+        "width": WIDTH,
+        "mamba_ssm": mamba_version,
+        "attention": {"heads": HEADS, "head_dim": WIDTH // HEADS, "causal": True},
+        "selective_scan": {"channels": INNER, "N": N_SCAN},
+        "ssd": {"heads": SSD_HEADS, "head_dim": SSD_P, "N": N_SSD, "groups": 1, "chunk_size": 256},
     }
-    options.out.write_text(json.dumps(record, indent=1) + "\n")
+    return settings, data
 
 
 if __name__ == "__main__":
-    main()
+    what = "Forward time of one layer's token mixing on one GPU against length: attention, selective scan, SSD"
+    run("experiments/attention_against_scan.py", what, measure)

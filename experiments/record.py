@@ -1,0 +1,56 @@
+"""What every measurement shares: its command line, its provenance, its file (the schema of `ssm_kit.results`)."""
+
+import argparse
+import datetime
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from triton import __version__ as triton_version
+from triton.testing import do_bench, do_bench_cudagraph
+
+SEED = 0
+
+
+GRAPH = "CUDA graph replays (the host does not count), 400 ms a point; median, 10th and 90th percentile"
+EAGER = "CUDA events around eager calls (the host's launches count), 400 ms a point; median, 10th and 90th percentile"
+
+
+def milliseconds(function: Callable[[], Any], timing: str = GRAPH) -> list[float]:
+    """Median, 10th and 90th percentile of one call, timed as `timing` says: GRAPH or EAGER."""
+    bench = do_bench_cudagraph if timing == GRAPH else do_bench
+    return [round(float(q), 6) for q in bench(function, rep=400, quantiles=[0.5, 0.1, 0.9])]
+
+
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """‖found − expected‖ / ‖expected‖ in float64, to three digits."""
+    return float(f"{float((found.double() - expected.double()).norm() / expected.double().norm()):.3g}")
+
+
+def run(script: str, what: str, measure: Callable[[], tuple[dict, dict]]) -> None:
+    """Run `measure`, which returns (settings, data), and write the result where --out says."""
+    parser = argparse.ArgumentParser(description=what)
+    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
+    parser.add_argument("--commit", help="the code's commit, where git is not at hand")
+    options = parser.parse_args()
+    torch.manual_seed(SEED)
+    start = time.perf_counter()
+    settings, data = measure()
+    result = {
+        "what": what,
+        "script": script,
+        "commit": options.commit or subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip(),
+        "date": datetime.date.today().isoformat(),
+        "gpu": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "triton": triton_version,
+        "seeds": [SEED],
+        "wall_s": round(time.perf_counter() - start, 1),
+        "settings": settings,
+        "data": data,
+    }
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
