@@ -1,10 +1,14 @@
 """The operators of the book: sequence models as functions on torch tensors, time before channels.
 
 Every operator has a sequential definition (`backend="reference"`), a chunked form that needs no compiler and no GPU
-(`backend="torch"`), and a step for decoding that takes the state and returns the next one.
+(`backend="torch"`), and a step for decoding: the same arguments without their time axis, the state as keyword `state`,
+which it leaves as it is; it returns (y, next state).
 
 The main tensors are positional, everything else is keyword-only. Half precision is computed in float32 and returned
 in its own dtype; states are then float32. Gradients reach every floating argument, also through the final state.
 """
 
-__all__: list[str] = []
+from ssm_kit.ops.first_order_scan import first_order_scan, first_order_scan_step
+from ssm_kit.ops.selective_scan import selective_scan, selective_scan_step
+
+__all__ = ["first_order_scan", "first_order_scan_step", "selective_scan", "selective_scan_step"]

@@ -13,12 +13,12 @@ None; it returns (y, final_state) of the same layout.
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-Run: TypeAlias = Callable[[tuple[Tensor | None, ...], Tensor | None], tuple[Tensor, Tensor]]
+Run: TypeAlias = Callable[[tuple[Any, ...], Any], tuple[Tensor, Tensor]]
 
 
 def sequence_bounds(cu_seqlens: Tensor, *, batch: int, length: int) -> list[int]:

@@ -1,0 +1,158 @@
+"""The selective scan of Mamba: a diagonal linear recurrence whose step size, input and output depend on the input."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssm_kit.ops import _check
+from ssm_kit.ops._dispatch import full_precision, resolve
+from ssm_kit.ops._varlen import run_packed, sequence_bounds
+from ssm_kit.ops.selective_scan import chunked, reference
+
+
+def selective_scan(
+    x: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    *,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    initial_state: Tensor | None = None,
+    return_final_state: bool = False,
+    cu_seqlens: Tensor | None = None,
+    backend: str = "auto",
+) -> Tensor | tuple[Tensor, Tensor]:
+    """h_t = exp(Δ_t A) h_{t-1} + Δ_t x_t B_t, y_t = Re(C_t h_t) + D x_t, times SiLU(z_t) if z is given.
+
+    Mamba, arXiv 2312.00752, algorithm 2, with B̄ = ΔB as its code has it. Every channel d has its own N states.
+
+    Args:
+        x: (B, L, D) input, real floating, no axis empty.
+        delta: (B, L, D) step sizes Δ >= 0; any real numbers with `delta_softplus`.
+        A: (D, N), real or complex; Re A <= 0 for a state that does not grow.
+        B, C: (B, L, N), or (B, L, G, N) in G groups: channel d belongs to group d // (D / G). Real or complex.
+        D: (D,) weight of the skip from x to y.
+        z: (B, L, D) gate.
+        delta_bias: (D,), added to delta first.
+        delta_softplus: take Δ = ln(1 + exp(delta + delta_bias)).
+        initial_state: h_0 (B, D, N), with `cu_seqlens` (S, D, N); None for zeros.
+        return_final_state: return the state after the last step too.
+        cu_seqlens: (S + 1,) int32 or int64, the bounds 0, ..., L of S sequences packed end to end; B must be 1.
+        backend: "reference", "torch", "cuda" or "auto".
+
+    Returns:
+        y (B, L, D) in the dtype of x. With `return_final_state`, (y, state): state (B, D, N), or (S, D, N), in the
+        common dtype of all arguments and at least float32; complex if A, B, C or initial_state is.
+
+    Raises:
+        ValueError: shapes that do not fit, dtypes that are not floating, several devices, a negative step size, bad
+            `cu_seqlens`, an unknown backend.
+        NotImplementedError: backend="cuda".
+    """
+    size = _check_arguments("B L", x, delta, A, B, C, D, z, delta_bias)
+    bounds = None if cu_seqlens is None else sequence_bounds(cu_seqlens, batch=size["B"], length=size["L"])
+    rows, meaning = (size["B"], "(B, D, N)") if bounds is None else (len(bounds) - 1, "(S, D, N)")
+    _check_state("initial_state", initial_state, x, (rows, size["D"], size["N"]), meaning)
+    run = {"reference": reference.scan, "torch": chunked.scan}[resolve(backend, "selective_scan", x.device)]
+    dtype = _check.compute_dtype(x, delta, A, B, C, D, z, delta_bias, initial_state)
+    if initial_state is None:
+        initial_state = x.new_zeros((rows, size["D"], size["N"]), dtype=dtype)
+    with full_precision(x.device):
+        u, delta, A, B, C = _prepare(x, delta, A, B, C, delta_bias, delta_softplus, dtype)
+        state = initial_state.to(dtype)
+        if bounds is None:
+            y, state = run(u, delta, A, B, C, state)
+        else:
+            y, state = run_packed(
+                lambda t, start: run(t[0], t[1], A, t[2], t[3], start), bounds, (u, delta, B, C), state
+            )
+        y = _skip_and_gate(y, u, D, z).to(x.dtype)
+    return (y, state) if return_final_state else y
+
+
+def selective_scan_step(
+    x: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    *,
+    state: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """One step of `selective_scan`, for decoding: the same arguments without their time axis.
+
+    Args:
+        x, delta, z: (B, D).
+        A: (D, N).
+        B, C: (B, N) or (B, G, N).
+        state: h_{t-1} (B, D, N); it is not changed.
+        D, delta_bias: (D,).
+        delta_softplus: as in `selective_scan`.
+
+    Returns:
+        y (B, D) in the dtype of x, and the next state (B, D, N) as `selective_scan` returns it.
+
+    Raises:
+        ValueError: as `selective_scan`.
+    """
+    size = _check_arguments("B", x, delta, A, B, C, D, z, delta_bias)
+    _check_state("state", state, x, (size["B"], size["D"], size["N"]), "(B, D, N)")
+    dtype = _check.compute_dtype(x, delta, A, B, C, D, z, delta_bias, state)
+    with full_precision(x.device):
+        u, delta, A, B, C = _prepare(x, delta, A, B, C, delta_bias, delta_softplus, dtype)
+        y, state = reference.step(state.to(dtype), u, delta, A, B, C)
+        return _skip_and_gate(y, u, D, z).to(x.dtype), state
+
+
+def _check_arguments(
+    axes: str, x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor,
+    D: Tensor | None, z: Tensor | None, delta_bias: Tensor | None,
+) -> dict[str, int]:  # fmt: skip
+    """Check everything but the state; `axes` are the letters before the channels. Return the size of every letter."""
+    _check.require_floating(x=x, delta=delta, D=D, z=z, delta_bias=delta_bias)
+    _check.require_floating_or_complex(A=A, B=B, C=C)
+    _check.require_one_device(x=x, delta=delta, A=A, B=B, C=C, D=D, z=z, delta_bias=delta_bias)
+    channels, states = f"{axes} D", f"{axes} N | {axes} G N"
+    size = _check.bind_shapes(
+        x=(x, channels), delta=(delta, channels), A=(A, "D N"), B=(B, states), C=(C, states),
+        D=(D, "D"), z=(z, channels), delta_bias=(delta_bias, "D"),
+    )  # fmt: skip
+    _check.require_multiple("x: its number of channels", size["D"], "G", size.get("G", 1))
+    return size
+
+
+def _check_state(name: str, state: Tensor | None, x: Tensor, shape: tuple[int, ...], meaning: str) -> None:
+    _check.require_floating_or_complex(**{name: state})
+    _check.require_one_device(x=x, **{name: state})
+    if state is not None:
+        _check.require_shape(name, state, shape, meaning)
+
+
+def _prepare(
+    x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor,
+    delta_bias: Tensor | None, delta_softplus: bool, dtype: torch.dtype,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """The arguments as the backends take them: one dtype, Δ itself, and a group axis in B and C, (..., G, N)."""
+    x, delta = (tensor.to(dtype.to_real()) for tensor in (x, delta))
+    delta = delta if delta_bias is None else delta + delta_bias
+    if delta_softplus:
+        delta = F.softplus(delta)
+    else:
+        _check.require_nonnegative("delta" if delta_bias is None else "delta + delta_bias", delta)
+    A, B, C = (tensor.to(dtype) for tensor in (A, B, C))
+    B, C = (tensor if tensor.ndim > x.ndim else tensor.unsqueeze(-2) for tensor in (B, C))
+    groups = max(B.shape[-2], C.shape[-2])
+    return x, delta, A, *(tensor.expand(*tensor.shape[:-2], groups, -1) for tensor in (B, C))
+
+
+def _skip_and_gate(y: Tensor, x: Tensor, D: Tensor | None, z: Tensor | None) -> Tensor:
+    y = y if D is None else y + D * x
+    return y if z is None else y * F.silu(z.to(y.dtype))
