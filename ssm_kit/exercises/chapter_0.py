@@ -8,30 +8,90 @@ from ssm_kit.exercises.exercise import BreakIt, Case, Code, Number, Slip
 
 cache_bytes = Number(
     id="0.1",
-    title="The cache of an 8B model",
+    title="A cache of small numbers",
     text="""
-    A Transformer with 8 billion parameters has 32 layers. Each layer has 32 query heads that share 8 key–value heads;
-    every head has dimension 128. Keys and values are kept in bf16. How many **bytes** does its KV cache hold for one
-    sequence of 131,072 tokens? Do it on paper first; the answer is an exact whole number.
+    A model has 26 attention layers. Each has 16 query heads that share 4 key–value heads; every head has dimension 256.
+    Keys and values are kept in fp8, one byte per number. How many **bytes** does its KV cache hold for one sequence of
+    40,000 tokens? Do it on paper first; the answer is an exact whole number.
     """,
     variable="kv_cache_bytes",
-    working="2 * 32 * 8 * 128 * 131_072 * 2",
+    working="2 * 26 * 4 * 256 * 40_000 * 1",
     factors="K and V, layers, KV heads, head dimension, tokens, bytes per number",
     unit="bytes",
     within=0.5,
     slips=(
-        Slip(2**33, "Half of it. Count both tensors that a layer keeps for a token, and both bytes of a bf16 number."),
-        Slip(2**32, "A quarter of it. Count both tensors of a layer, and both bytes of a bf16 number."),
-        Slip(2**37, "That is the size in bits. The question asks for bytes."),
-        Slip(2**35, "Twice as much, as if a number took 4 bytes. How many bytes is bf16?"),
-        Slip(2**36, "Four times as much: only the key–value heads are stored, not the query heads."),
-        Slip(2**29, "That is one layer. Every layer has a cache of its own."),
-        Slip(16, "That is the size in GiB. Give it in bytes."),
-        Slip(17.18, "That is the size in GB. Give it in bytes."),
-        Slip(2**17, "That is the cost of one token. The sequence has 131,072 of them."),
+        Slip(1_064_960_000, "Half of it. A layer keeps two tensors for a token."),
+        Slip(4_259_840_000, "Twice as much, as if a number took two bytes. How many bytes is fp8?"),
+        Slip(17_039_360_000, "That is the size in bits. The question asks for bytes."),
+        Slip(8_519_680_000, "Four times as much: only the key–value heads are stored, not the query heads."),
+        Slip(81_920_000, "That is one layer. Every layer has a cache of its own."),
+        Slip(1.98, "That is the size in GiB. Give it in bytes."),
+        Slip(2.13, "That is the size in GB. Give it in bytes."),
+        Slip(53_248, "That is the cost of one token. The sequence has 40,000 of them."),
     ),
     hint="One number per tensor, layer, key–value head, head dimension and token; then the bytes of one number.",
-    insight="131,072 bytes for every token, 16 GiB in all: a little more than the weights of the model itself.",
+    insight="About 2 GiB. In bf16 and with a key–value head for every query head it would be eight times as much.",
+)
+
+
+def running_average(x):
+    """The average of all tokens so far, after every token, in one pass.
+
+    x: shape (L, d). Returns h: shape (L, d), where h_t is the average of x_0 ... x_t. The loop carries one vector of
+    shape (d,) and the number of tokens so far.
+    """
+    averages, h = np.zeros_like(x), np.zeros(x.shape[1])  # (L, d), (d,)
+    for t in range(len(x)):
+        h = t / (t + 1) * h + 1 / (t + 1) * x[t]
+        averages[t] = h
+    return averages
+
+
+def _average(keep: Any, write: Any) -> Any:
+    """A running summary with other coefficients."""
+
+    def summary(x):
+        averages, h = [], 0 * x[0]
+        for t, token in enumerate(x):
+            h = keep(t) * h + write(t) * token
+            averages.append(h)
+        return np.stack(averages)
+
+    return summary
+
+
+def _average_cases() -> list[Case]:
+    rng = np.random.default_rng(3)
+    return [
+        Case("random", (rng.normal(size=(6, 2)),)),
+        Case("one token", (rng.normal(size=(1, 3)),)),
+        Case("a long sequence far from zero", (100 + rng.normal(size=(3000, 2)),)),
+    ]
+
+
+average = Code(
+    id="0.2",
+    title="A summary that never fades",
+    text=r"""
+    The running summary $h_t = a\, h_{t-1} + (1 - a)\, x_t$ forgets the far past. Choose the factor anew at every step,
+    $h_t = a_t\, h_{t-1} + (1 - a_t)\, x_t$, so that all tokens so far weigh the same: $h_t$ is the **average** of
+    $x_0, \dots, x_t$. Return all the $h_t$ as an array of shape $(L, d)$, in one pass.
+    """,
+    reference=running_average,
+    cases=_average_cases,
+    slips=(
+        Slip(_average(lambda t: 0.9, lambda t: 0.1), "The factor is the same at every step, so old tokens fade."),
+        Slip(_average(lambda t: t / (t + 1), lambda t: 1), "The new token is added whole. What is its share?"),
+        Slip(
+            _average(lambda t: (t + 1) / (t + 2), lambda t: 1 / (t + 2)),
+            "Count again: x_0 is one token, so h_0 = x_0. At step t there are t + 1 tokens.",
+        ),
+        Slip(lambda x: running_average(x)[-1], "That is the last average. Return all L of them, shape (L, d)."),
+        Slip(lambda x: np.cumsum(x, 0), "That is the sum so far. An average also divides by the number of tokens."),
+    ),
+    hint="After t + 1 tokens each weighs 1/(t + 1). What must the old average be multiplied by, so that this holds?",
+    insight="The factor is now a function of time, t/(t + 1). Chapter 3 meets it again: the 1/t of HiPPO, which lets a "
+    "state remember its whole past evenly.",
 )
 
 
@@ -78,7 +138,7 @@ def _one_pass_cases() -> list[Case]:
 
 
 one_pass = Code(
-    id="0.2",
+    id="0.3",
     title="One query, one pass",
     text=r"""
     A single query $q$ of shape $(d,)$ reads $L$ keys and values,
@@ -110,67 +170,6 @@ one_pass = Code(
     hint="Three things in the state: the largest score m, the sum of exp(score - m), the sum of exp(score - m) v.",
     insight="For one fixed query softmax attention is a recurrence, with a state of two numbers and a vector. What "
     "costs is that the next query must read all keys again.",
-)
-
-
-def running_average(x):
-    """The average of all tokens so far, after every token, in one pass.
-
-    x: shape (L, d). Returns h: shape (L, d), where h_t is the average of x_0 ... x_t. The loop carries one vector of
-    shape (d,) and the number of tokens so far; it does not look back.
-    """
-    averages, h = np.zeros_like(x), np.zeros(x.shape[1])  # (L, d), (d,)
-    for t in range(len(x)):
-        h = t / (t + 1) * h + 1 / (t + 1) * x[t]
-        averages[t] = h
-    return averages
-
-
-def _average(keep: Any, write: Any) -> Any:
-    """A running summary with other coefficients."""
-
-    def summary(x):
-        averages, h = [], 0 * x[0]
-        for t, token in enumerate(x):
-            h = keep(t) * h + write(t) * token
-            averages.append(h)
-        return np.stack(averages)
-
-    return summary
-
-
-def _average_cases() -> list[Case]:
-    rng = np.random.default_rng(3)
-    return [
-        Case("random", (rng.normal(size=(6, 2)),)),
-        Case("one token", (rng.normal(size=(1, 3)),)),
-        Case("a long sequence far from zero", (100 + rng.normal(size=(3000, 2)),)),
-    ]
-
-
-average = Code(
-    id="0.3",
-    title="A summary that never fades",
-    text=r"""
-    The running summary $h_t = a\, h_{t-1} + (1 - a)\, x_t$ forgets the far past. Choose the factor anew at every step,
-    $h_t = a_t\, h_{t-1} + (1 - a_t)\, x_t$, so that all tokens so far weigh the same: $h_t$ is the **average** of
-    $x_0, \dots, x_t$. Return all the $h_t$ as an array of shape $(L, d)$, in one pass, without looking back.
-    """,
-    reference=running_average,
-    cases=_average_cases,
-    slips=(
-        Slip(_average(lambda t: 0.9, lambda t: 0.1), "The factor is the same at every step, so old tokens fade."),
-        Slip(_average(lambda t: t / (t + 1), lambda t: 1), "The new token is added whole. What is its share?"),
-        Slip(
-            _average(lambda t: (t + 1) / (t + 2), lambda t: 1 / (t + 2)),
-            "Count again: x_0 is one token, so h_0 = x_0. At step t there are t + 1 tokens.",
-        ),
-        Slip(lambda x: running_average(x)[-1], "That is the last average. Return all L of them, shape (L, d)."),
-        Slip(lambda x: np.cumsum(x, 0), "That is the sum so far. An average also divides by the number of tokens."),
-    ),
-    hint="After t + 1 tokens each weighs 1/(t + 1). What must the old average be multiplied by, so that this holds?",
-    insight="The factor is now a function of time, t/(t + 1). Chapter 3 meets it again: the 1/t of HiPPO, which lets a "
-    "state remember its whole past evenly.",
 )
 
 
@@ -283,4 +282,4 @@ forget = BreakIt(
     "kept both tokens, can.",
 )
 
-EXERCISES = (cache_bytes, one_pass, average, crossover, forget)
+EXERCISES = (cache_bytes, average, one_pass, crossover, forget)

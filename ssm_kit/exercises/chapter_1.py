@@ -185,7 +185,7 @@ steady = Code(
     text=r"""
     Feed the constant input 1 to $h_k = A h_{k-1} + B x_k$, $y_k = C \cdot h_k$, with a dense $A$ of shape $(N, N)$. A
     stable recurrence settles. Return the limit of $y_k$ as a number, by algebra and not by a long loop; return `np.nan`
-    where $A$ has an eigenvalue of absolute value 1 or more, so that there is nothing to settle at.
+    where any eigenvalue of $A$ has absolute value 1 or more, even if $B$ or $C$ hides it.
     """,
     reference=gain,
     cases=_gain_cases,
@@ -297,9 +297,9 @@ selection = BreakIt(
     title="A door that cannot close",
     text=r"""
     We want a recurrence $h_k = \bar a h_{k-1} + \bar b x_k$ that keeps a message, $x_0 = +1$ or $x_0 = -1$, and ignores
-    the filler after it. Show that no fixed $\bar a$, $\bar b$ can: given any $0 < |\bar a| \le 1$, any
-    $\bar b \ne 0$ and a number $n$ of filler values, return one filler for each message, with entries between $-1$
-    and $1$, after which both end in the **same** state.
+    the filler after it. Show that no fixed $\bar a$, $\bar b$ that do not explode can: given any
+    $0 < |\bar a| \le 1$, any $\bar b \ne 0$ and a number $n$ of filler values, return one filler for each message, with
+    entries between $-1$ and $1$, after which both end in the **same** state.
     """,
     reference=drown,
     cases=_drown_cases,

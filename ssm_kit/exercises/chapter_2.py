@@ -10,28 +10,28 @@ ratio = Number(
     id="2.1",
     title="How much too much",
     text=r"""
-    A diagonal state space model has the entry $a = -16$ and is sampled at $\Delta = 0.1$. Zero-order hold multiplies
+    A diagonal state space model has the entry $a = -16$ and is sampled at $\Delta = 0.05$. Zero-order hold multiplies
     an input by $\bar b_{\text{ZOH}} = \dfrac{e^{\Delta a} - 1}{a}\, b$, the shipped Mamba code by $\Delta\, b$.
     How large is the ratio $\bar b_{\text{ZOH}} / (\Delta b)$? A pure number, to three decimals: it is accepted within
     0.0006.
     """,
     variable="ratio",
-    working="(1 - np.exp(-1.6)) / 1.6",
-    factors="(1 - e^z) / -z at z = Δa = -1.6",
+    working="(1 - np.exp(-0.8)) / 0.8",
+    factors="(1 - e^z) / -z at z = Δa = -0.8",
     unit="no unit",
     within=6e-4,
     slips=(
-        Slip(1.6 / (1 - np.exp(-1.6)), "Upside down: ZOH over ΔB is asked for."),
-        Slip(1 - np.exp(-1.6), "Nearly: ΔB carries a factor Δ and ZOH a factor 1/a. What stays below the fraction?"),
-        Slip(np.exp(-1.6), "That is Ā, what is left of the old state. The question is about B̄."),
-        Slip(1 / 1.8, "That is the ratio of the bilinear rule, 1 / (1 - Δa/2)."),
-        Slip((np.exp(1.6) - 1) / 1.6, "The sign of a was lost: Δa = -1.6, and the exponential shrinks."),
-        Slip(-(1 - np.exp(-1.6)) / 1.6, "Mind the signs: e^(Δa) - 1 and a are both negative."),
-        Slip((1 - np.exp(-1.6)) / 16, "That is B̄ of ZOH itself (for b = 1). Divide it by Δ."),
+        Slip(0.8 / (1 - np.exp(-0.8)), "Upside down: ZOH over ΔB is asked for."),
+        Slip(1 - np.exp(-0.8), "Nearly: ΔB carries a factor Δ and ZOH a factor 1/a. What stays below the fraction?"),
+        Slip(np.exp(-0.8), "That is Ā, what is left of the old state. The question is about B̄."),
+        Slip(1 / 1.4, "That is the ratio of the bilinear rule, 1 / (1 - Δa/2)."),
+        Slip((np.exp(0.8) - 1) / 0.8, "The sign of a was lost: Δa = -0.8, and the exponential shrinks."),
+        Slip(-(1 - np.exp(-0.8)) / 0.8, "Mind the signs: e^(Δa) - 1 and a are both negative."),
+        Slip((1 - np.exp(-0.8)) / 16, "That is B̄ of ZOH itself (for b = 1). Divide it by Δ."),
     ),
     hint="Write both for b = 1 and divide: (e^z - 1) / z with z = Δa.",
-    insight="At |Δa| = 1.6, the largest at the start of Mamba's training, ΔB writes twice what a held input would; "
-    "B is learned and can make up for it.",
+    insight="ΔB writes 1.45 times what a held input would; at |Δa| = 1.6, the largest at the start of Mamba's "
+    "training, twice. B is learned and can make up for a factor.",
 )
 
 
@@ -164,19 +164,19 @@ impulse = Code(
 
 
 def causal_convolution(x, K):
-    """Causal convolution by FFT.
+    """Causal convolution by FFT, for a kernel shorter or longer than the input.
 
-    x, K: shape (L,), real. Returns y: shape (L,), y_k = sum over i <= k of K_i x_(k-i).
+    x: shape (L,), real. K: shape (M,), real. Returns y: shape (L,), y_k = sum of K_i x_(k-i) over 0 <= i <= k, i < M.
     """
-    length = len(x)
-    padded = 2 * length  # at least 2L - 1, or the end wraps around onto the start
+    padded = len(x) + len(K) - 1  # the length of the full result: nothing wraps around onto the start
     y = np.fft.irfft(np.fft.rfft(x, padded) * np.fft.rfft(K, padded), padded)
-    return y[:length]
+    return y[: len(x)]
 
 
 def _convolution_cases() -> list[Case]:
     rng = np.random.default_rng(13)
-    cases = [Case(f"random, L = {n}", (rng.normal(size=n), rng.normal(size=n))) for n in (5, 1, 2, 3, 64, 257)]
+    sizes = [(5, 3), (1, 1), (2, 7), (3, 3), (64, 9), (40, 257)]
+    cases = [Case(f"random, L = {n}, M = {m}", (rng.normal(size=n), rng.normal(size=m))) for n, m in sizes]
     return [*cases, Case("a slowly fading kernel", (rng.normal(size=100), 0.999 ** np.arange(100)))]
 
 
@@ -188,19 +188,22 @@ convolution = Code(
     id="2.4",
     title="Convolution that does not wrap",
     text=r"""
-    The other face of the recurrence: $y_k = \sum_{i=0}^{k} K_i\, x_{k-i}$ for $k = 0, \dots, L-1$. Compute it for real
-    `x` and `K` of shape $(L,)$ with the FFT. A product of two FFTs is a *circular* convolution, so both must first be
-    padded with enough zeros.
+    The other face of the recurrence, with a kernel of its own length: $y_k = \sum_i K_i\, x_{k-i}$ over
+    $0 \le i \le k$ and $i < M$, for $k = 0, \dots, L-1$. Compute it with the FFT for real `x` of shape $(L,)$ and
+    `K` of shape $(M,)$, where $M$ may be smaller or larger than $L$. How many zeros do both need, so that nothing wraps?
     """,
     reference=causal_convolution,
     cases=_convolution_cases,
     slips=(
         Slip(
-            lambda x, K: _circular(x, K, len(x)),
-            "The end of the input wraps around onto its start. How many zeros are needed?",
+            lambda x, K: _circular(x, K, max(len(x), len(K))),
+            "What runs past the end comes back in at the start. How long is the full result?",
         ),
-        Slip(lambda x, K: _circular(x, K, len(x) + 1), "One zero is not enough: the full result has 2L - 1 entries."),
-        Slip(lambda x, K: np.convolve(x, K), "That is the full convolution, 2L - 1 entries. Keep the first L."),
+        Slip(
+            lambda x, K: _circular(x, K, 2 * len(x)),
+            "2L points are enough for a kernel no longer than the input. Here it can be longer.",
+        ),
+        Slip(lambda x, K: np.convolve(x, K), "That is the full convolution, L + M - 1 entries. Keep the first L."),
         Slip(
             lambda x, K: np.convolve(x, K, "same"),
             "The window is in the middle, so it looks ahead. Keep the first L entries.",
@@ -211,7 +214,7 @@ convolution = Code(
             "The kernel is reversed: K_0 multiplies the newest input.",
         ),
     ),
-    hint="Three steps: FFT of both at length 2L or more, multiply, inverse FFT; then keep the first L entries, real.",
+    hint="Three steps: FFT of both at length L + M - 1 or more, multiply, inverse FFT; keep the first L entries, real.",
     insight="L log L work instead of L², all positions at once: this is how time-invariant models such as S4 train.",
 )
 

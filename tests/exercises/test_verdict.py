@@ -6,15 +6,15 @@ from ssm_kit.exercises import check
 
 
 def test_right():
-    assert repr(check("0.1", 17_179_869_184)) == (
-        "Exercise 0.1 · The cache of an 8B model: right\n"
-        "  insight: 131,072 bytes for every token, 16 GiB in all: a little more than the weights\n"
-        "           of the model itself."
+    assert repr(check("0.1", 2_129_920_000)) == (
+        "Exercise 0.1 · A cache of small numbers: right\n"
+        "  insight: About 2 GiB. In bf16 and with a key–value head for every query head it would\n"
+        "           be eight times as much."
     )
 
 
 def test_not_yet():
-    verdict = check("0.3", lambda x: x)
+    verdict = check("0.2", lambda x: x)
     assert not verdict.right
     assert [label for label, _ in verdict.rows] == ["called with", "expected", "got", "hint"]
     assert dict(verdict.rows)["called with"] == "x: shape (6, 2), float64 (random)"
@@ -28,11 +28,11 @@ def test_a_wrong_shape_is_named():
 
 
 def test_markdown_says_the_same_as_text():
-    verdict = check("0.1", 16)
+    verdict = check("0.1", 1.98)
     assert verdict._repr_markdown_() == (
-        "**Exercise 0.1 · The cache of an 8B model: not yet**\n"
+        "**Exercise 0.1 · A cache of small numbers: not yet**\n"
         "\n"
-        "- *got:* 16, which is too small\n"
+        "- *got:* 1.98, which is too small\n"
         "- *hint:* That is the size in GiB. Give it in bytes."
     )
 
