@@ -29,14 +29,14 @@ def scan(a: Tensor, b: Tensor, state: Tensor) -> Tensor:
 
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, state: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, a: Tensor, b: Tensor, state: Tensor) -> Tensor:
         h = _states(a.transpose(0, 1), b.transpose(0, 1), state).transpose(0, 1)
         ctx.save_for_backward(a, h, state)
         return h
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dh: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dh: Tensor) -> tuple[Tensor, ...]:
         a, h, state = ctx.saved_tensors
         a, h, dh = (tensor.transpose(0, 1) for tensor in (a.conj(), h, dh))  # (L, B, D)
         # Backwards in time, the decay that g_{t+1} meets on its way to g_t is a_{t+1}; g_L meets none.
@@ -50,11 +50,11 @@ def _states(a: Tensor, b: Tensor, start: Tensor) -> Tensor:
     """All states of a sequence, time first: a, b (L, B, D), start (B, D) -> (L, B, D)."""
     count = min(max(1, WIDTH // start.numel()), math.isqrt(len(a)))
     if count > 1:
-        chunks = [_cut(tensor, count, neutral) for tensor, neutral in ((a, 1), (b, 0))]
-        starts, decay = _chunk_starts(*chunks, start)
+        a_chunks, b_chunks = _cut(a, count, 1), _cut(b, count, 0)
+        starts, decay = _chunk_starts(a_chunks, b_chunks, start)
         # Growing states may be finite where their product of decays, or it times 0, is not: then take it step by step.
         if bool(decay.isfinite().all()):
-            return _run(*chunks, starts).flatten(0, 1)[: len(a)]
+            return _run(a_chunks, b_chunks, starts).flatten(0, 1)[: len(a)]
     return _run(a[None], b[None], start[None])[0]
 
 

@@ -38,7 +38,7 @@ def scan(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tenso
 
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor
     ) -> tuple[Tensor, Tensor]:
         y = torch.empty_like(x, memory_format=torch.contiguous_format)
@@ -55,17 +55,17 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor, dstate: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor, dstate: Tensor) -> tuple[Tensor, ...]:
         x, delta, A, B, C, *starts = ctx.saved_tensors
         dA = torch.zeros_like(A)
         dx, ddelta, dB, dC = (torch.empty_like(tensor) for tensor in (x, delta, B, C))
         buffers = [_chunk_buffer(x, starts[0]) for _ in range(3)]
         with full_precision(x.device):
             for start, now in zip(reversed(starts), reversed(list(_chunks(x.shape[1]))), strict=True):
-                inputs = (_time_first(tensor, now) for tensor in (x, delta, B, C, dy))
-                *gradients, dA_c, dstate = _chunk_backward(*inputs, A, start, dstate, buffers)
+                inputs = [_time_first(tensor, now) for tensor in (x, delta, B, C, dy)]
+                parts, dA_c, dstate = _chunk_backward(inputs, A, start, dstate, buffers)
                 dA += dA_c
-                for whole, part in zip((dx, ddelta, dB, dC), gradients, strict=True):
+                for whole, part in zip((dx, ddelta, dB, dC), parts, strict=True):
                     _time_first(whole, now).copy_(part)
         return dx, ddelta, dA, dB, dC, dstate
 
@@ -81,10 +81,13 @@ def _states(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, start: Tensor, a: Te
 
 
 def _chunk_backward(
-    x: Tensor, delta: Tensor, B: Tensor, C: Tensor, dy: Tensor,
-    A: Tensor, start: Tensor, dlast: Tensor, buffers: list[Tensor],
-) -> tuple[Tensor, ...]:  # fmt: skip
-    """Gradients (dx, ddelta, dB, dC, dA, dstart) of one chunk; `dlast` is what later chunks ask of its last state."""
+    inputs: list[Tensor], A: Tensor, start: Tensor, dlast: Tensor, buffers: list[Tensor]
+) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+    """Gradients (dx, ddelta, dB, dC), dA, dstart of one chunk.
+
+    `inputs` are x, delta, B, C and dy of the chunk; `dlast` is what later chunks ask of its last state.
+    """
+    x, delta, B, C, dy = inputs
     a, h, g = (buffer[: len(x)] for buffer in buffers)
     _states(x, delta, A, B, start, a, h)
     a.conj_physical_()
@@ -99,7 +102,7 @@ def _chunk_backward(
     dB = torch.mul((delta * x)[..., None, :], g, out=h).sum(-1)
     ddelta = _real(torch.mul(carried, A.conj(), out=g).sum(-2)) + x * dinput
     dA = carried.mul_(delta[..., None, :]).sum((0, 1))
-    return delta * dinput, ddelta, dB, dC, dA, dstart
+    return (delta * dinput, ddelta, dB, dC), dA, dstart
 
 
 def _adjoints(a: Tensor, dy: Tensor, C: Tensor, dlast: Tensor, g: Tensor) -> None:
