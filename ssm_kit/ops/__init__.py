@@ -9,6 +9,25 @@ in its own dtype; states are then float32. Gradients reach every floating argume
 """
 
 from ssm_kit.ops.first_order_scan import first_order_scan, first_order_scan_step
+from ssm_kit.ops.gated_delta import (
+    delta_rule,
+    delta_rule_step,
+    gated_delta_rule,
+    gated_delta_rule_step,
+    linear_attention,
+    linear_attention_step,
+)
 from ssm_kit.ops.selective_scan import selective_scan, selective_scan_step
 
-__all__ = ["first_order_scan", "first_order_scan_step", "selective_scan", "selective_scan_step"]
+__all__ = [
+    "delta_rule",
+    "delta_rule_step",
+    "first_order_scan",
+    "first_order_scan_step",
+    "gated_delta_rule",
+    "gated_delta_rule_step",
+    "linear_attention",
+    "linear_attention_step",
+    "selective_scan",
+    "selective_scan_step",
+]
