@@ -37,8 +37,9 @@ cache_bytes = Number(
 def running_average(x):
     """The average of all tokens so far, after every token, in one pass.
 
-    x: shape (L, d). Returns h: shape (L, d), where h_t is the average of x_0 ... x_t. The loop carries one vector of
-    shape (d,) and the number of tokens so far.
+    x: shape (L, d). Returns h: shape (L, d), where h_t is the average of x_0
+    ... x_t. The loop carries one vector of shape (d,) and the number of
+    tokens so far.
     """
     averages, h = np.zeros_like(x), np.zeros(x.shape[1])  # (L, d), (d,)
     for t in range(len(x)):
@@ -96,10 +97,11 @@ average = Code(
 
 
 def attend_in_one_pass(q, k, v):
-    """What one query reads, with every key and value used once, in order, and then forgotten.
+    """What one query reads, with every key and value used once, in order, and
+    then forgotten.
 
-    q: shape (d,). k: shape (L, d). v: shape (L, e). Returns y: shape (e,),
-    y = sum over s of w_s v_s, where w = softmax over s of (q · k_s) / sqrt(d).
+    q: shape (d,). k: shape (L, d). v: shape (L, e). Returns y: shape (e,), y
+    = sum over s of w_s v_s, where w = softmax over s of (q · k_s) / sqrt(d).
     """
     largest, total, mix = -np.inf, 0.0, np.zeros(v.shape[1])  # the largest score so far, sum of weights, (e,)
     for k_s, v_s in zip(k, v, strict=True):
@@ -174,9 +176,11 @@ one_pass = Code(
 
 
 def break_even(layers, kv_heads, head_dim, state_bytes, bytes_per_number):
-    """The smallest number of tokens whose KV cache takes more bytes than a fixed recurrent state.
+    """The smallest number of tokens whose KV cache takes more bytes than a
+    fixed recurrent state.
 
-    All arguments are whole numbers; `state_bytes` is the state of the whole recurrent model. Returns an int.
+    All arguments are whole numbers; `state_bytes` is the state of the whole
+    recurrent model. Returns an int.
     """
     bytes_per_token = 2 * layers * kv_heads * head_dim * bytes_per_number
     return state_bytes // bytes_per_token + 1  # one more than what still fits
@@ -226,8 +230,9 @@ crossover = Code(
 def same_summary(a):
     """Two different sequences that leave the same running summary.
 
-    a: number with 0 < a < 1. Returns (x, z), each of shape (L,) with the same L of your choice,
-    that differ somewhere by at least 0.1, and whose last summaries are equal to 1e-9:
+    a: number with 0 < a < 1. Returns (x, z), each of shape (L,) with the same
+    L of your choice, that differ somewhere by at least 0.1, and whose last
+    summaries are equal to 1e-9:
     h_t = a h_(t-1) + (1 - a) x_t, from h = 0 before the first token.
     """
     x = np.array([1.0, 0.0])  # the 1 fades to a at the next step

@@ -34,8 +34,8 @@ half_life = Number(
 def run(A, B, C, x):
     """Output of a linear recurrence that starts from a zero state.
 
-    h_k = A h_(k-1) + B x_k,  y_k = C · h_k.
-    A: shape (N,) for a diagonal matrix, or (N, N) for a dense one. B, C: shape (N,). x: shape (L,).
+    h_k = A h_(k-1) + B x_k,  y_k = C · h_k. A: shape (N,) for a diagonal
+    matrix, or (N, N) for a dense one. B, C: shape (N,). x: shape (L,).
     Returns y: shape (L,), complex if any of A, B, C is.
     """
     h, y = np.zeros(len(B)), []
@@ -107,9 +107,11 @@ recurrence = Code(
 
 
 def pole(period, half_life):
-    """The complex number that turns once in `period` steps and halves in `half_life` steps.
+    """The complex number that turns once in `period` steps and halves in
+    `half_life` steps.
 
-    Both are numbers > 0, in steps; half_life may be np.inf. Returns a complex number r e^(iθ) with θ > 0.
+    Both are numbers > 0, in steps; half_life may be np.inf. Returns a complex
+    number r e^(iθ) with θ > 0.
     """
     r = 0.5 ** (1 / half_life)
     theta = 2 * np.pi / period
@@ -154,8 +156,9 @@ rhythm = Code(
 def gain(A, B, C):
     """Where the output settles when the input is 1 for ever.
 
-    h_k = A h_(k-1) + B,  y_k = C · h_k, with dense A: shape (N, N), and B, C: shape (N,). Returns a number:
-    the limit of y_k, or np.nan if A is not stable (some eigenvalue has absolute value >= 1).
+    h_k = A h_(k-1) + B,  y_k = C · h_k, with dense A: shape (N, N), and B, C:
+    shape (N,). Returns a number: the limit of y_k, or np.nan if A is not
+    stable (some eigenvalue has absolute value >= 1).
     """
     if np.abs(np.linalg.eigvals(A)).max() >= 1:
         return np.nan
@@ -214,8 +217,9 @@ steady = Code(
 def grow_first(factor):
     """A stable matrix whose state grows before it fades.
 
-    factor: number >= 10. Returns A: shape (2, 2), real, all eigenvalues of absolute value <= 0.95, such that for some
-    start h of length 1 the state A^k h is longer than `factor` at some step k.
+    factor: number >= 10. Returns A: shape (2, 2), real, all eigenvalues of
+    absolute value <= 0.95, such that for some start h of length 1 the state
+    A^k h is longer than `factor` at some step k.
     """
     return np.array([[0.9, 2 * factor], [0.0, 0.9]])  # the second entry is poured into the first, then both fade
 
@@ -258,9 +262,10 @@ transient = BreakIt(
 def drown(a, b, n):
     """Two continuations that make opposite messages end in the same state.
 
-    h_k = a h_(k-1) + b x_k with 0 < |a| <= 1 and b != 0. A message x_0 of +1 or -1 is followed by n >= 1 fillers.
-    Returns (after_plus, after_minus), each of shape (n,) with entries between -1 and 1, after which both recurrences
-    end in the same state, to 1e-9.
+    h_k = a h_(k-1) + b x_k with 0 < |a| <= 1 and b != 0. A message x_0 of +1
+    or -1 is followed by n >= 1 fillers. Returns (after_plus, after_minus),
+    each of shape (n,) with entries between -1 and 1, after which both
+    recurrences end in the same state, to 1e-9.
     """
     after_plus, after_minus = np.zeros(n), np.zeros(n)
     after_plus[-1] = -(a**n)  # what is left of the message, undone by the last filler

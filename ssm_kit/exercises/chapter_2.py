@@ -36,10 +36,12 @@ ratio = Number(
 
 
 def hold(A, B, delta):
-    """Zero-order hold of a diagonal model, exact at A = 0 and accurate near it.
+    """Zero-order hold of a diagonal model, exact at A = 0 and accurate near
+    it.
 
-    A, B: shape (N,), real or complex. delta: number > 0. Returns (A_bar, B_bar), each of shape (N,):
-    A_bar = exp(delta A), B_bar = (exp(delta A) - 1) / A · B, whose limit at A = 0 is delta B.
+    A, B: shape (N,), real or complex. delta: number > 0. Returns (A_bar,
+    B_bar), each of shape (N,): A_bar = exp(delta A), B_bar = (exp(delta A) -
+    1) / A · B, whose limit at A = 0 is delta B.
     """
     z = delta * A  # (N,)
     safe = np.where(z == 0, 1, z)  # never divide by zero
@@ -105,7 +107,8 @@ zoh = Code(
 def impulse_response(A_bar, B_bar, C, length):
     """Convolution kernel of a diagonal discrete model.
 
-    A_bar, B_bar, C: shape (N,), real or complex. length: L >= 1. Returns K: shape (L,),
+    A_bar, B_bar, C: shape (N,), real or complex. length: L >= 1. Returns K:
+    shape (L,),
     K_i = sum over n of C_n A_bar_n^i B_bar_n, for i = 0 ... L - 1.
     """
     powers = A_bar[:, None] ** np.arange(length)  # (N, L), a Vandermonde matrix; 0 ** 0 is 1
@@ -164,9 +167,11 @@ impulse = Code(
 
 
 def causal_convolution(x, K):
-    """Causal convolution by FFT, for a kernel shorter or longer than the input.
+    """Causal convolution by FFT, for a kernel shorter or longer than the
+    input.
 
-    x: shape (L,), real. K: shape (M,), real. Returns y: shape (L,), y_k = sum of K_i x_(k-i) over 0 <= i <= k, i < M.
+    x: shape (L,), real. K: shape (M,), real. Returns y: shape (L,), y_k = sum
+    of K_i x_(k-i) over 0 <= i <= k, i < M.
     """
     padded = len(x) + len(K) - 1  # the length of the full result: nothing wraps around onto the start
     y = np.fft.irfft(np.fft.rfft(x, padded) * np.fft.rfft(K, padded), padded)
@@ -190,7 +195,8 @@ convolution = Code(
     text=r"""
     The other face of the recurrence, with a kernel of its own length: $y_k = \sum_i K_i\, x_{k-i}$ over
     $0 \le i \le k$ and $i < M$, for $k = 0, \dots, L-1$. Compute it with the FFT for real `x` of shape $(L,)$ and
-    `K` of shape $(M,)$, where $M$ may be smaller or larger than $L$. How many zeros do both need, so that nothing wraps?
+    `K` of shape $(M,)$, where $M$ may be smaller or larger than $L$. How many zeros do both need, so that
+    nothing wraps?
     """,
     reference=causal_convolution,
     cases=_convolution_cases,
@@ -220,10 +226,12 @@ convolution = Code(
 
 
 def change_step(A_bar, B_bar, ratio):
-    """The same continuous model, sampled with another step, from its zero-order-hold pair alone.
+    """The same continuous model, sampled with another step, from its
+    zero-order-hold pair alone.
 
-    A_bar: shape (N,), 0 < A_bar <= 1. B_bar: shape (N,). ratio: new step / old step > 0 (1/2 samples twice as often).
-    Returns the new pair (A_bar, B_bar), each of shape (N,).
+    A_bar: shape (N,), 0 < A_bar <= 1. B_bar: shape (N,). ratio: new step /
+    old step > 0 (1/2 samples twice as often). Returns the new pair (A_bar,
+    B_bar), each of shape (N,).
     """
     new_A_bar = A_bar**ratio  # exp(ratio · ΔA)
     still = A_bar == 1  # A = 0: nothing fades, the input just adds up
@@ -282,7 +290,8 @@ resample = Code(
 def explode(a):
     """A step at which forward Euler explodes although the system fades.
 
-    a: complex number with real part < 0. Returns delta > 0 with |1 + delta a| > 1 and |1 + delta a / 2| < 1.
+    a: complex number with real part < 0. Returns delta > 0 with |1 + delta a|
+    > 1 and |1 + delta a / 2| < 1.
     """
     limit = -2 * a.real / abs(a) ** 2  # |1 + Δa|² = 1 + 2Δ Re a + Δ²|a|² equals 1 here
     return 1.5 * limit
