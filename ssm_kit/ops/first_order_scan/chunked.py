@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from ssm_kit.ops._autograd import differentiable_once
 
 WIDTH = 1 << 14
 """Numbers per step beyond which the overhead of starting an operation no longer matters."""
@@ -35,7 +36,7 @@ class _Scan(torch.autograd.Function):
         return h
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, dh: Tensor) -> tuple[Tensor, ...]:
         a, h, state = ctx.saved_tensors
         a, h, dh = (tensor.transpose(0, 1) for tensor in (a.conj(), h, dh))  # (L, B, D)

@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from ssm_kit.ops._autograd import differentiable_once
 from ssm_kit.ops._dispatch import full_precision
 
 CHUNK = 32
@@ -54,7 +54,7 @@ class _Scan(torch.autograd.Function):
         return y, state
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, dy: Tensor, dstate: Tensor) -> tuple[Tensor, ...]:
         x, delta, A, B, C, *starts = ctx.saved_tensors
         dA = torch.zeros_like(A)
