@@ -2,4 +2,5 @@
 
 INK, QUIET, RULE = "#1b1f24", "#57606a", "#d5d9de"
 STATE, INPUT, ATTENTION = "#0072b2", "#7a5d00", "#c24e00"
-ZOH, BILINEAR, EULER, MAMBA = "#0072b2", "#007f5f", "#c24e00", "#a8518a"
+WARNING = "#8f0043"  # unstable, wrong, cut short: never the colour of a quantity
+ZOH, BILINEAR, EULER, MAMBA = "#0072b2", "#007f5f", "#4b2e9e", "#a8518a"

@@ -11,9 +11,9 @@ LAGS = 81
 
 
 class ComplexPole(Figure):
-    """The powers of a = r e^(iθ) in the unit disc, and their real part: what is left of one input k steps later.
+    """The powers of a = r e^(iθ) in the unit disc, and their real part: what is left of one input i steps later.
 
-    A real model has poles in pairs, a and its mirror image; together they leave 2 Re aᵏ.
+    A real model has poles in pairs, a and its mirror image; together they leave 2 Re aⁱ.
 
     Traits:
         radius: r, the share that survives a step, 0 to 1.02; unstable from 1 on.
@@ -47,11 +47,11 @@ class ComplexPole(Figure):
     def _draw_response(self, axes: Any, powers: np.ndarray) -> None:
         from ssm_kit.lti import half_life
 
-        k, size = np.arange(LAGS), self.radius ** np.arange(LAGS)
-        axes.plot(k, size, "--", k, -size, "--", color=QUIET, lw=1)
-        axes.vlines(k, 0, powers.real, color=STATE, lw=1)
-        axes.plot(k, powers.real, ".", color=STATE)
-        axes.set(xlabel="steps k after the input", ylabel="left of one input, Re aᵏ", ylim=(-1.2, 1.2))
+        lags, size = np.arange(LAGS), self.radius ** np.arange(LAGS)
+        axes.plot(lags, size, "--", lags, -size, "--", color=QUIET, lw=1)
+        axes.vlines(lags, 0, powers.real, color=STATE, lw=1)
+        axes.plot(lags, powers.real, ".", color=STATE)
+        axes.set(xlabel="steps i after the input", ylabel="left of one input, Re aⁱ", ylim=(-1.2, 1.2))
         axes.set_box_aspect(1)  # as tall as the disc
         if (life := float(half_life(np.array(self.radius)))) < LAGS:
             axes.plot(life, 0.5, "o", color=INK)

@@ -35,7 +35,7 @@ class CostVsLength(Figure):
 
     length = slider(1024, 256, 2**20, 1, "Length L", base=2)
     preset = choice("8B", tuple(cost.PRESETS))
-    attention_layers = slider(0, 0, max(stack.layers for stack in cost.PRESETS.values()), 1, "Attn. layers")
+    attention_layers = slider(0, 0, max(stack.layers for stack in cost.PRESETS.values()), 1, "Attention layers")
     _presets = T.Dict({name: {**asdict(stack), **SSM} for name, stack in cost.PRESETS.items()}).tag(sync=True)
     _layers = T.Int().tag(sync=True)  # of the preset shown: the upper end of the slider
 

@@ -51,9 +51,14 @@ def solution(kind: str, a: float, delta: float) -> Floats:
     return smooth(a, times(delta)) if kind == "smooth" else trajectory("zoh", a, delta, average=False)
 
 
+def averages(kind: str, average: bool) -> bool:
+    """Whether the bilinear rule averages: a held input is xₖ throughout the step, so that its mean is xₖ."""
+    return average and kind == "smooth"
+
+
 def largest_error(method: str, kind: str, a: float, delta: float, average: bool) -> float:
     """max |hₖ − h(tₖ)| over 8 s."""
-    return float(np.abs(trajectory(method, a, delta, average) - solution(kind, a, delta)).max())
+    return float(np.abs(trajectory(method, a, delta, averages(kind, average)) - solution(kind, a, delta)).max())
 
 
 class Discretization(Figure):
@@ -64,7 +69,8 @@ class Discretization(Figure):
         a: rate of the model in 1/s, -5 to -0.1.
         method: "zoh", "bilinear", "euler" or "mamba" (exp(Δa) with B̄ = ΔB).
         kind: "smooth" input, or "held" at xₖ from tₖ₋₁ to tₖ.
-        average: whether the bilinear rule takes the mean of xₖ₋₁ and xₖ, or xₖ alone as S4's code does.
+        average: whether the bilinear rule takes the mean of xₖ₋₁ and xₖ of a smooth input, or xₖ alone as S4's code
+            does. A held input is xₖ throughout the step: there it always takes xₖ.
     """
 
     bundle = "discretization.js"
@@ -89,11 +95,11 @@ class Discretization(Figure):
         t = k if self.kind == "held" else np.linspace(0, T_END, 400)
         style = "steps-pre" if self.kind == "held" else "default"
         axes.plot(t, signal(t), ":", color=colours.INPUT, drawstyle=style, label="input x(t)")
-        axes.plot(k, solution(self.kind, self.a, self.delta), color=colours.RULE, lw=5, label="exact y(t)")
-        states = trajectory(self.method, self.a, self.delta, self.average)
-        axes.plot(k, states, ".-", drawstyle="steps-post", lw=1, color=colour, label=f"{LABELS[self.method]} yₖ")
+        axes.plot(k, solution(self.kind, self.a, self.delta), color=colours.RULE, lw=5, label="exact h(t)")
+        states = trajectory(self.method, self.a, self.delta, averages(self.kind, self.average))
+        axes.plot(k, states, ".-", drawstyle="steps-post", lw=1, color=colour, label=f"{LABELS[self.method]} hₖ")
         title = f"From a differential equation to a recurrence: Δ = {self.delta:g} s, a = −{-self.a:g} s⁻¹"
-        axes.set(xlabel="time t (s)", ylabel="input and output", ylim=(-1.6, 1.6), title=title)
+        axes.set(xlabel="time t (s)", ylabel="input and state", ylim=(-1.6, 1.6), title=title)
 
     def _draw_errors(self, axes: Any) -> None:
         grid = T_END / np.unique(np.rint(T_END / np.geomspace(0.02, 1, 16)))[::-1]
@@ -102,5 +108,5 @@ class Discretization(Figure):
             chosen = m == self.method
             axes.loglog(grid, errors, color=COLOURS[m], lw=3 if chosen else 1.5, zorder=3 + chosen, label=LABELS[m])
         axes.axvline(self.delta, color=colours.QUIET, ls="--", lw=1)
-        axes.set(xlabel="step size Δ (s)", ylabel="max |yₖ − y(tₖ)|", ylim=(3e-6, 10))
+        axes.set(xlabel="step size Δ (s)", ylabel="max |hₖ − h(tₖ)|", ylim=(3e-6, 10))
         axes.minorticks_off()

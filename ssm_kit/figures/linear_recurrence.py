@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from .base import Figure, choice, slider
-from .colours import INK, INPUT, QUIET, STATE
+from .colours import INK, INPUT, QUIET, STATE, WARNING
 
 PATTERNS = ("impulse", "step", "noise", "tokens")
 LENGTH, LAGS = 60, 101
@@ -78,7 +78,7 @@ class LinearRecurrence(Figure):
 
         left = kernel(np.array([self.a_bar]), np.array([self.b_bar]), np.ones(1), LAGS)
         axes.bar(range(LAGS), left, color=STATE)
-        axes.set(xlabel="steps k after the input", ylabel="left of one input, Āᵏ B̄")
+        axes.set(xlabel="steps i after the input", ylabel="left of one input, Āⁱ B̄")
         if (life := float(half_life(np.array(self.a_bar)))) < LAGS:
             axes.plot(life, self.b_bar / 2, "o", color=INK)
             axes.set_title(f"half is left after {life:.2g} steps", fontsize=9)
@@ -88,7 +88,7 @@ class LinearRecurrence(Figure):
 
         size, here = 1 - np.geomspace(0.99, 0.001, 200), abs(self.a_bar)
         axes.semilogy(size, half_life(size), color=STATE)
-        axes.axvspan(1, 1.06, color="#c24e00", alpha=0.12, lw=0)
+        axes.axvspan(1, 1.06, color=WARNING, alpha=0.12, lw=0)
         axes.axvline(here, color=QUIET, ls="--", lw=1)
         if 0 < here < 1:
             axes.plot(here, half_life(np.array(here)), "o", color=STATE)

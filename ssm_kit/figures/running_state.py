@@ -14,7 +14,7 @@ SENTENCE = (
 MOST = 2**20  # tokens that the figure can show
 # Layers, channels and state size per channel (mamba_ssm; the config of Falcon Mamba; Mamba-2: 80 heads of 64).
 STATES = {"mamba-1": (64, 5120, 16), "falcon-mamba": (64, 8192, 16), "mamba-2": (64, 5120, 128)}
-NAMES = {"mamba-1": "Mamba-1 2.8B", "falcon-mamba": "Falcon Mamba 7B", "mamba-2": "Mamba-2 2.7B"}
+NAMES = {"mamba-1": "Mamba 2.8B", "falcon-mamba": "Falcon Mamba 7B", "mamba-2": "Mamba-2 2.7B"}
 
 
 def words(text: str) -> list[str]:

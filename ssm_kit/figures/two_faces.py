@@ -12,7 +12,8 @@ class TwoFaces(Figure):
     """The model h' = a h + x, y = h, on sixteen inputs: a recurrence on the left, a convolution on the right.
 
     `selection` gives token k the step Δₖ = Δ (0.2 + 2 |xₖ|): a toy of what Mamba learns (its Δ is a softplus of a
-    projection). `length` cuts the kernel after that many values.
+    projection). The right side is then a weighted sum with a kernel of its own for every output: no convolution.
+    `length` cuts the kernel after that many values.
     """
 
     bundle = "two_faces.js"
@@ -70,7 +71,7 @@ class TwoFaces(Figure):
         middle.set(xlabel="lag i", xlim=top.get_xlim(), ylim=(0, None))
         middle.set_ylabel("one per output" if self.selection else "kernel Kᵢ")
         bottom.bar(tokens, states, 0.6, color=STATE, alpha=0.45, label="recurrence")
-        bottom.plot(tokens, sums, "o", color=STATE, label="convolution")
+        bottom.plot(tokens, sums, "o", color=STATE, label="weighted sum" if self.selection else "convolution")
         gap = abs(states - sums).max()
         bottom.set(ylabel="output yₖ", xlabel=f"step k; largest difference {gap:.1e}")
         bottom.set_ylim(top=1.5 * max(states))  # room for the legend

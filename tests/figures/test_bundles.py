@@ -48,7 +48,7 @@ def contrast(one, other):
 def test_series_colours_are_readable_as_text(block, paper):
     """In the light theme on white; in the dark one on the papers of the book and of JupyterLab or VS Code."""
     css = (SRC / "shared" / "theme.css").read_text("utf-8")
-    names = "state|input|attention|zoh|bilinear|euler|mamba|accent"
+    names = "state|input|attention|warning|zoh|bilinear|euler|mamba|accent"
     found = [dict(re.findall(rf"--({names}): (#\w{{6}})", body)) for body in re.findall(r"\{([^}]*--zoh[^}]*)\}", css)]
     assert set(found[block]) == set(names.split("|"))
     assert {name: round(contrast(c, paper), 2) for name, c in found[block].items() if contrast(c, paper) < 4.5} == {}

@@ -72,7 +72,7 @@ def order(method, kind, average):
         ("mamba", "smooth", True, 1),
         ("bilinear", "smooth", True, 2),
         ("bilinear", "smooth", False, 1),
-        ("bilinear", "held", True, 1),
+        ("bilinear", "held", True, 2),
         ("bilinear", "held", False, 2),
         ("mamba", "held", True, 1),
     ],

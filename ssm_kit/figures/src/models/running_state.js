@@ -47,7 +47,7 @@ const BYTES = 2; // bfloat16
 
 /** Models without attention, whose memory is a fixed state (the short convolution's window, 2 to 3 MiB, not counted). */
 export const STATES = {
-  "mamba-1": { name: "Mamba-1 2.8B", layers: 64, channels: 5120, state: 16 },
+  "mamba-1": { name: "Mamba 2.8B", layers: 64, channels: 5120, state: 16 },
   "falcon-mamba": { name: "Falcon Mamba 7B", layers: 64, channels: 8192, state: 16 },
   "mamba-2": { name: "Mamba-2 2.7B", layers: 64, channels: 5120, state: 128 },
 };

@@ -2,9 +2,10 @@
 // for fig.controls.append(...), except the stepper.
 //
 //   radios(model, trait, legend, [[value, label, cls?], ...])     menu(model, trait, label, [[value, label], ...])
-//   toggle(model, trait, label)                                   field(model, trait, label)      a line of text
+//   toggle(model, trait, label, { other: value })                 a checkbox; it works while all these traits have these values
+//   field(model, trait, label)                                    a line of text
 //   button(text, onclick, title)                                  reset(model)                    always the last one
-//   const steps = stepper(model, trait, last, { interval })       last() is the largest step; append steps.bar and
+//   const steps = stepper(model, trait, last, options)            last() is the largest step; append steps.bar and
 //                                                                 call steps.stop() where render's cleanup runs
 //   assign(model, { trait: value, ... })                          write traits from any other handler
 //   make(tag, properties, ...children)                            an element
@@ -44,10 +45,12 @@ export function menu(model, trait, label, options) {
   return labelled(label, select);
 }
 
-/** A checkbox for one trait. */
-export function toggle(model, trait, label) {
-  const box = make("input", { type: "checkbox", onchange: () => assign(model, { [trait]: box.checked }) });
-  follow(model, trait, () => { box.checked = model.get(trait); });
+/** A checkbox for one trait. Where the traits in `needs` have other values it is off, but can be read and reached. */
+export function toggle(model, trait, label, needs = {}) {
+  const works = () => Object.entries(needs).every(([name, value]) => model.get(name) === value);
+  const box = make("input", { type: "checkbox", onchange: () => { if (works()) assign(model, { [trait]: box.checked }); else box.checked = false; } });
+  const show = () => { box.checked = works() && model.get(trait); box.setAttribute("aria-disabled", !works()); };
+  for (const name of [trait, ...Object.keys(needs)]) follow(model, name, show);
   return make("label", { className: "toggle" }, box, make("span", { textContent: label }));
 }
 
@@ -63,9 +66,10 @@ export const reset = (model, steps) => button("Reset", () => { steps?.stop(); as
 
 /**
  * First, back, play, forward over 0 ... last for one integer trait; arrow keys, Home and End work on the whole group.
+ * `depends` names the traits that last() reads; `interval` is in ms, and Play goes from k to `next(k)`.
  * Readers who asked their system for less motion get a button to the last step where others get Play.
  */
-export function stepper(model, trait, last, { interval = 700 } = {}) {
+export function stepper(model, trait, last, { interval = 700, depends = [], next: after = (k) => k + 1 } = {}) {
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   let timer = 0;
   const go = (k) => assign(model, { [trait]: Math.min(Math.max(k, 0), last()) });
@@ -75,7 +79,7 @@ export function stepper(model, trait, last, { interval = 700 } = {}) {
     if (calm) return go(last());
     if (timer) return stop();
     if (now() >= last()) go(0);
-    timer = setInterval(() => { if (now() >= last()) stop(); else go(now() + 1); }, interval);
+    timer = setInterval(() => { if (now() >= last()) stop(); else go(after(now())); }, interval);
     show();
   };
   const first = button("|◀", () => { stop(); go(0); }, "Back to the start"), back = button("◀", () => { stop(); go(now() - 1); }, "One step back");
@@ -94,7 +98,7 @@ export function stepper(model, trait, last, { interval = 700 } = {}) {
     count.textContent = `step ${now()} of ${last()}`;
     for (const [b, off] of [[first, now() <= 0], [back, now() <= 0], [next, now() >= last()]]) b.setAttribute("aria-disabled", off);
   }
-  follow(model, trait, show);
+  for (const name of [trait, ...depends]) follow(model, name, show);
   return { bar, stop };
 }
 

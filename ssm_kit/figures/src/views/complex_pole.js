@@ -59,19 +59,19 @@ function drawDisc(p, box, { r, angle, powers, colour, probe }) {
 }
 
 function drawResponse(p, box, { r, angle, powers, colour, probe }) {
-  const size = powers.map((_, k) => [k, r ** k]), at = powers[probe], last = size.at(-1)[1];
+  const size = powers.map((_, i) => [i, r ** i]), at = powers[probe], last = size.at(-1)[1];
   p.frame({ ...box, x: scaleLinear([-1, LAGS], [0, 1]), y: scaleLinear([-REACH, REACH], [0, 1]),
     xTicks: [0, 20, 40, 60, 80], yTicks: [-1, 0, 1], xFormat: String, yFormat: axis,
-    xLabel: "steps k after the input", yLabel: "what is left of one input, Re aᵏ" });
+    xLabel: "steps i after the input", yLabel: "what is left of one input, Re aⁱ" });
   p.line("above", size, "goal");
-  p.line("below", size.map(([k, v]) => [k, -v]), "goal");
-  p.stems("response", powers.map(([re], k) => [k, re]), colour, 2.6);
-  p.endLabels([["rᵏ", last], ["−rᵏ", -last]].map(([text, at]) => ({ key: text, y: at, text, cls: "quiet" })));
+  p.line("below", size.map(([i, v]) => [i, -v]), "goal");
+  p.stems("response", powers.map(([re], i) => [i, re]), colour, 2.6);
+  p.endLabels([["rⁱ", last], ["−rⁱ", -last]].map(([text, at]) => ({ key: text, y: at, text, cls: "quiet" })));
   drawTurn(p, angle);
   drawHalf(p, r);
   p.line("real-part", at ? [[probe, 0], [probe, at[0]]] : [], "real");
   p.dots("probe", at ? [[probe, at[0]]] : [], "ink", 5);
-  const found = `k = ${probe}: turned by ${degrees(probe * angle)}, size ${fixed(r ** probe)}`;
+  const found = `i = ${probe}: turned by ${degrees(probe * angle)}, size ${fixed(r ** probe)}`;
   const [text, look] = at ? [found, "chosen"] : ["press to find a step in the disc", "quiet"];
   p.note("probe-label", [LAGS - 1, REACH], text, look, { anchor: "end", dy: 13 });
 }
@@ -120,7 +120,7 @@ function render({ model, el }) {
       response.onDrag(point);
     }
     const [r, angle] = ["radius", "angle"].map((name) => Math.round(model.get(name) * 1e9) / 1e9); // no slider noise
-    const box = layout(width, narrow, labelRoom(svg, ["−rᵏ"]));
+    const box = layout(width, narrow, labelRoom(svg, ["−rⁱ"]));
     const now = { r, angle, probe, powers: M.powers(r, angle, LAGS), colour: r < 1 ? "state" : "warn" };
     svg.select(".right").attr("transform", `translate(${box.shift},0)`);
     drawDisc(disc, box.disc, now);

@@ -36,7 +36,7 @@ function drawSignals(p, o, box) {
   const h = M.trajectory(method, a, delta, average), ideal = M.solution(o.kind, a, delta);
   const y = scaleLinear([Math.min(-1.5, ...exact.map((q) => q[1])), Math.max(1.5, ...exact.map((q) => q[1]))], [0, 1]).nice(6);
   p.frame({ ...box, x: scaleLinear([0, M.T_END], [0, 1]), y, xTicks: [0, 2, 4, 6, 8], yTicks: y.ticks(5), xFormat: String, yFormat: (v) => fixed(v, 1),
-    xLabel: "time t (s)", yLabel: "input and output" });
+    xLabel: "time t (s)", yLabel: "input and state" });
   const points = Array.from(t, (s, k) => [s, h[k]]), worst = h.reduce((best, v, k) => (Math.abs(v - ideal[k]) > Math.abs(h[best] - ideal[best]) ? k : best), 0);
   p.line("input", inputCurve(o), "input dotted");
   p.line("exact", exact, "exact");
@@ -45,8 +45,8 @@ function drawSignals(p, o, box) {
   p.segment("worst", [t[worst], ideal[worst]], [t[worst], h[worst]], "worst");
   p.endLabels([
     { key: "l-input", y: M.input(t.at(-1)), text: "input x(t)", cls: "input" },
-    { key: "l-exact", y: exact.at(-1)[1], text: "exact y(t)", cls: "exact" },
-    { key: "l-points", y: h.at(-1), text: `${NAMES[method]} yₖ`, cls: method },
+    { key: "l-exact", y: exact.at(-1)[1], text: "exact h(t)", cls: "exact" },
+    { key: "l-points", y: h.at(-1), text: `${NAMES[method]} hₖ`, cls: method },
   ]);
   const late = t[worst] > 5, size = Math.abs(h[worst] - ideal[worst]), floor = y.domain()[0], low = Math.min(ideal[worst], h[worst]);
   p.segment("worst-lead", [t[worst], size < 1e-9 ? floor : Math.max(low, floor)], [t[worst], floor], "now");
@@ -56,7 +56,7 @@ function drawSignals(p, o, box) {
 function drawErrors(p, o, curves, now, box) {
   const { a, delta, method, kind, average } = o, chosen = (m) => (m === method ? `${m} chosen` : m);
   p.frame({ ...box, x: scaleLog([0.01, 1], [0, 1]), y: scaleLog([LOW, HIGH], [0, 1]), xTicks: [0.01, 0.03, 0.1, 0.3, 1], yTicks: [1e-5, 1e-4, 1e-3, 0.01, 0.1, 1, 10],
-    xFormat: String, yFormat: power(10), xLabel: "step size Δ (s)", yLabel: "largest error, max |yₖ − y(tₖ)|" });
+    xFormat: String, yFormat: power(10), xLabel: "step size Δ (s)", yLabel: "largest error, max |hₖ − h(tₖ)|" });
   const limit = 2 / Math.abs(a), unstable = method === "euler" && limit < 1;
   p.band("unstable", unstable ? limit : 1, 1, "unstable");
   p.segment("now", [delta, LOW], [delta, HIGH], "now");
@@ -64,12 +64,12 @@ function drawErrors(p, o, curves, now, box) {
     p.line(m, curves[m].map(([d, e]) => [d, cut(e)]), chosen(m)).raise();
     p.dots(`dot-${m}`, [[delta, cut(now[m])]], m, m === method ? 5 : 3).raise();
   }
-  const second = average === (kind === "smooth"); // the bilinear rule is of second order when it sees the input as it is
+  const second = average || kind === "held"; // the bilinear rule is of second order when it sees the input as it is
   const reach = Math.round(GRID.length * (0.05 + 30 / box.width)); // the grid point under the end of the note
   p.note("order1", [0.0125, Math.max(curves.euler[reach][1], curves.mamba[reach][1])], "error ∝ Δ", "quiet", { dy: -8 });
   p.note("order2", [0.0172, curves.bilinear[8][1]], second ? "error ∝ Δ²" : "", "quiet", { dx: 14, dy: 14 });
   const edge = unstable ? "Euler unstable" : "";
-  p.note("limit", [1, LOW], edge, "quiet", { anchor: "end", dx: -4, dy: -26 });
+  p.note("limit", [1, LOW], edge, "warn", { anchor: "end", dx: -4, dy: -26 });
   const far = delta > 0.3;
   p.note("delta", [delta, LOW], `Δ = ${fixed(delta)} s`, "", { anchor: far ? "end" : "start", dx: far ? -6 : 6, dy: -8 });
   p.endLabels(M.METHODS.map((m) => ({ key: `l-${m}`, y: cut(curves[m].at(-1)[1]), text: now[m] < 1e-9 ? `${NAMES[m]}: exact` : NAMES[m], cls: chosen(m) })));
@@ -77,7 +77,8 @@ function drawErrors(p, o, curves, now, box) {
 
 function summary({ a, delta, method, kind, average }, error) {
   const { A, B } = M.coefficients(method, a, delta);
-  const rule = method !== "bilinear" ? "" : average ? " on the mean of xₖ₋₁ and xₖ" : " on xₖ alone, as in S4's code";
+  const fed = kind === "held" ? "xₖ, the held input" : average ? "the mean of xₖ₋₁ and xₖ" : "xₖ alone, as in S4's code";
+  const rule = method === "bilinear" ? ` on ${fed}` : "";
   const quality = error < 1e-9 ? "no error: ZOH solves a held input exactly" : `largest error ${short(error)}`;
   const verdict = Math.abs(A) > 1 ? `It diverges: ${abs("Ā")} = ${fixed(Math.abs(A))} > 1, because Δ > 2/${abs("a")}.`
     : `At ${abs("Δa")} = ${short(Math.abs(a * delta))}, B̄ of ZOH is ${fixed(M.writeRatio(a, delta), 3)} of Mamba's ΔB.`;
@@ -91,13 +92,13 @@ function render({ model, el }) {
       top = panel(svg); bottom = panel(svg);
       bottom.onDrag((d) => assign(model, { delta: Math.min(Math.max(Math.round(d * 100) / 100, 0.01), 1) }));
     }
-    const [a, delta, method, kind, average] = ["a", "delta", "method", "kind", "average"].map((name) => model.get(name));
-    const o = { a, delta, method, kind, average }, key = `${a} ${kind} ${average}`;
+    const [a, delta, method, kind, box] = ["a", "delta", "method", "kind", "average"].map((name) => model.get(name));
+    const average = M.averages(kind, box), o = { a, delta, method, kind, average }, key = `${a} ${kind} ${average}`;
     if (curvesOf !== key) { curves = errorCurves(o); curvesOf = key; }
     const now = M.errors(kind, a, delta, average), height = panelHeight(narrow);
-    const box = { left: LEFT, width: width - LEFT - labelRoom(svg, [...Object.values(NAMES).map((n) => `${n} yₖ`), "ZOH: exact"]), height };
-    drawSignals(top, o, { ...box, top: 26 });
-    drawErrors(bottom, o, curves, now, { ...box, top: 26 + height + 78 });
+    const room = { left: LEFT, width: width - LEFT - labelRoom(svg, [...Object.values(NAMES).map((n) => `${n} hₖ`), "ZOH: exact"]), height };
+    drawSignals(top, o, { ...room, top: 26 });
+    drawErrors(bottom, o, curves, now, { ...room, top: 26 + height + 78 });
     say(summary(o, now[method]));
   }
   const fig = figure(el, model, {
@@ -107,7 +108,7 @@ function render({ model, el }) {
   fig.controls.append(
     radios(model, "method", "Rule", M.METHODS.map((m) => [m, NAMES[m], m])),
     radios(model, "kind", "Input", [["smooth", "smooth"], ["held", "held"]]),
-    toggle(model, "average", "bilinear averages xₖ₋₁ and xₖ"),
+    toggle(model, "average", "bilinear averages xₖ₋₁, xₖ (smooth input only)", { kind: "smooth" }),
     reset(model),
   );
   return fig.stop;

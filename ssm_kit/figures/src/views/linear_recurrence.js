@@ -75,10 +75,10 @@ function drawResponse(p, box, { a, b, start, moved, colour }) {
   const wild = colour === "warn", compare = moved && !wild, corner = [LAGS - 1, 1.2];
   p.frame({ ...box, x: scaleLinear([-1, LAGS], [0, 1]), y: scaleLinear([1.2 * low, 1.2], [0, 1]),
     xTicks: [0, 25, 50, 75, 100], yTicks: low ? [-1, 0, 1] : [0, 0.5, 1], xFormat: String, yFormat: axis,
-    xLabel: "steps k after the input", yLabel: "what is left of one input, Āᵏ B̄" });
+    xLabel: "steps i after the input", yLabel: "what is left of one input, Āⁱ B̄" });
   p.bars("response", indexed(M.impulseResponse(a, b, LAGS)), wild ? "warn soft" : colour);
   p.line("before", compare ? indexed(M.impulseResponse(Math.abs(start), b, LAGS)) : [], "before");
-  p.line("drop", shown.flatMap(([k, v]) => [[k, 0], [k, v]]), "ink");
+  p.line("drop", shown.flatMap(([i, v]) => [[i, 0], [i, v]]), "ink");
   p.dots("half", shown, "ink", 4.5);
   p.note("fate", corner, fate(a), wild ? "warn chosen" : "chosen", { anchor: "end", dy: 13 });
   p.note("before-label", corner, compare ? `dashed: ${steps(M.halfLife(start))} at ${coefficient(start)}` : "", "quiet",

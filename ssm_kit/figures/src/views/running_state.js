@@ -5,7 +5,7 @@ import { figure, panel } from "../shared/chart.js";
 import { assign, field, make, menu, reset, stepper } from "../shared/controls.js";
 import { bytes, count, fixed, short } from "../shared/format.js";
 
-const MOST = 2 ** 20, LOW = 2 ** 16, HIGH = 2 ** 39, CHIP = [60, 20], TRAITS = ["text", "decay", "tokens", "model"];
+const MOST = 2 ** 20, LOW = 2 ** 16, HIGH = 2 ** 39, CHIP = [60, 20], BAR = [18, 9], TRAITS = ["text", "decay", "tokens", "model"];
 // Where the slider can stand: every token at first, then eight stops to a doubling, and the points of balance.
 const STOPS = [...new Set([...Array(64).keys(), ...Array.from({ length: 113 }, (_, i) => Math.round(64 * 2 ** (i / 8))),
   ...Object.keys(M.STATES).map(M.crossover)])].sort((p, q) => p - q);
@@ -19,20 +19,22 @@ function layout(width, narrow) {
   return { state, cache, held, curve: { left: 52, top: held + 88, height: narrow ? 150 : 170 }, height: held + 88 + (narrow ? 150 : 170) + 42 };
 }
 
-/** The words about the one just read; those behind it fade as their share of the state does. */
+/** The words about the one just read; under each hangs what is left of it in the state. */
 function drawTape(layer, width, widthOf, { list, tokens, decay }) {
   const first = Math.max(0, tokens - 16), last = list.length ? tokens + 10 : first, start = 0.6 * width;
   const rows = Array.from({ length: last - first }, (_, i) => ({ word: shorten(list[(first + i) % list.length], 18), age: tokens - 1 - first - i }));
   const text = layer.selectAll("text").data(rows).join("text").attr("y", 12)
-    .attr("class", (d) => (d.age > 0 ? "note state" : d.age ? "note quiet" : "label chosen input"))
-    .attr("opacity", (d) => (d.age > 0 ? 0.12 + 0.88 * decay ** d.age : d.age ? 0.7 : 1));
+    .attr("class", (d) => (d.age > 0 ? "note" : d.age ? "note quiet" : "label chosen input"));
   const widths = rows.map((d) => widthOf(d.word, d.age === 0) + 8), at = rows.findIndex((d) => d.age <= 0);
   let x = start - widths.slice(0, at).reduce((sum, w) => sum + w, 0);
   text.each(function place(_, i) {
     this.setAttribute("x", x);
-    this.textContent = x < 0 || x + widths[i] > width ? "" : rows[i].word;
+    rows[i].shown = x >= 0 && x + widths[i] <= width;
+    this.textContent = rows[i].shown ? rows[i].word : "";
+    rows[i].bar = `M${x},${BAR[0]}h${widths[i] - 8}v${BAR[1] * decay ** rows[i].age}h${8 - widths[i]}z`;
     x += widths[i];
   });
+  layer.selectAll("path").data(rows.filter((d) => d.shown && d.age >= 0)).join("path").attr("class", (d) => `bars ${d.age ? "state" : "input"}`).attr("d", (d) => d.bar);
 }
 
 /** Eight bars; beside each, how far the last token moved it from what was kept. */
@@ -144,7 +146,7 @@ function render({ model, el }) {
   let parts;
   function build(svg) {
     const layer = () => svg.append("g");
-    svg.append("text").attr("class", "note quiet").attr("y", 32).text("Read words fade as their share of the state fades.");
+    svg.append("text").attr("class", "note quiet").attr("y", 42).text("Under each word read: how much of it is left in the state.");
     parts = { tape: layer(), cache: layer(), held: layer(), caption: svg.append("text").attr("class", "label"), state: panel(svg), curve: panel(svg) };
     const probe = svg.append("text").attr("class", "label chosen").attr("visibility", "hidden"), known = new Map();
     parts.widthOf = (text, bold) => { // measuring forces a layout: once for every word
@@ -164,11 +166,16 @@ function render({ model, el }) {
     drawCache(parts.cache, place.cache, now);
     drawHeld(parts.held, place.held, width, now);
     drawCurve(parts.curve, place.curve, width, parts.widthOf("KV cache", true) + 16, narrow, now);
-    counter.style.visibility = tokens > now.list.length ? "hidden" : ""; // past the text it counts nothing
+    counter.style.visibility = tokens > now.balance ? "hidden" : ""; // a million needs more room than a phone has
     say(verdict(now));
   }
   const fig = figure(el, model, { title: "One running state, one growing cache", traits: TRAITS, height: (narrow) => layout(720, narrow).height, lines: (narrow) => (narrow ? 4 : 2), draw });
-  const steps = stepper(model, "tokens", () => Math.max(M.words(model.get("text")).length, model.get("tokens")), { interval: 500 });
+  const end = () => { // Play reads the text again and again: first up to equality, from there on to the end
+    const balance = M.crossover(model.get("model")), tokens = model.get("tokens");
+    if (!M.words(model.get("text")).length) return tokens;
+    return tokens <= balance ? balance : MOST;
+  };
+  const next = (k) => STOPS.find((stop) => stop > k), steps = stepper(model, "tokens", end, { interval: 250, depends: ["text", "model"], next });
   const counter = steps.bar.querySelector(".count");
   counter.style.cssText = "width: 8em; overflow: hidden; white-space: nowrap";
   fig.controls.append(steps.bar, tokenSlider(model), textField(model),

@@ -1,4 +1,5 @@
-// TwoFaces: one model computed as a recurrence (left) and as a convolution (right), output by output.
+// TwoFaces: one model computed as a recurrence (left) and as a convolution (right), output by output. With selection
+// every output has a kernel of its own: a weighted sum, but no convolution.
 import { scaleLinear } from "d3-scale";
 import * as M from "../models/two_faces.js";
 import { figure, panel } from "../shared/chart.js";
@@ -11,6 +12,8 @@ const many = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
 const positions = () => scaleLinear([-0.6, N - 0.4], [0, 1]);
 const points = (values) => values.map((v, i) => [i, v]);
 
+const two = (v) => (v ? fixed(v, 2) : "0");
+
 /** Two columns of four rows; `box(i)` is row i within its column. */
 function layout(width, narrow) {
   const gap = narrow ? 14 : 40, left = 46, row = narrow ? 64 : 80, column = (width - gap) / 2, pitch = row + 46;
@@ -21,16 +24,16 @@ function layout(width, narrow) {
 }
 
 /** What each face must know before it starts: two coefficients, or a weight for every lag. */
-function drawNeeds([left, right], { box, bar }, { k, steps, rows, kernel, selection, A, B }) {
-  const most = Math.max(...steps), two = (v) => (v ? fixed(v, 2) : "0"), known = k >= 0 || !selection;
+function drawNeeds([left, right], { box, bar }, { k, steps, rows, kernel, selection }) {
+  const most = Math.max(...steps), known = k >= 0 || !selection;
   left.frame(box(0, { x: positions(), y: scaleLinear([0, 1.15 * most], [0, 1]), yTicks: [0, most], yFormat: two, xTicks: TICKS,
-    yLabel: known ? `Δ${selection ? sub(k) : ""} gives Ā ${two(A)}, B̄ ${two(B)}` : "every token has its own Δ" }));
+    yLabel: selection ? "step Δₖ of each token" : "step Δ, the same for all" }));
   left.bars("steps", points(steps), "state", { width: bar }).attr("opacity", SOFT);
   left.bars("step", k >= 0 ? [[k, steps[k]]] : [], "state", { width: bar });
 
   const now = selection ? (rows[k] ?? []) : kernel, high = Math.max(...rows.map((row) => row[0]));
   right.frame(box(0, { x: positions(), y: scaleLinear([0, 1.15 * high], [0, 1]), yTicks: [0, high], yFormat: two, xTicks: TICKS,
-    yLabel: known ? `kernel${selection ? ` of y${sub(k)}` : ""}, by lag` : "no kernel before the inputs" }));
+    yLabel: known ? `kernel ${selection ? `of y${sub(k)}` : "Kᵢ"} by lag i` : "no kernel before the inputs" }));
   for (let i = 0; i < N; i++) right.line(`past${i}`, selection && i < k ? points(rows[i]) : [], "state").attr("opacity", 0.35);
   right.line("kernel", points(now), "state chosen").raise();
   right.dots("lags", points(now), "state", 3).raise();
@@ -51,10 +54,11 @@ function drawInputs([left, right], { box, bar }, { k, rows, kernel, selection, l
 }
 
 /** How each face adds up this output: two terms, or one product for every input it reads. */
-function drawTerms([left, right], { box, bar }, { k, h, rows, A, domain, yTicks }) {
+function drawTerms([left, right], { box, bar }, { k, h, rows, A, B, selection, domain, yTicks }) {
   const y = () => scaleLinear(domain, [0, 1]), kept = k > 0 ? A * h[k - 1] : 0, at = (x, value) => (k >= 0 ? [[x, value]] : []);
   const products = k >= 0 ? M.products(rows[k], M.INPUTS, k) : [], sum = N + 1.6;
-  left.frame(box(2, { x: scaleLinear([0.4, 3.6], [0, 1]), y: y(), yTicks, xTicks: [1, 2, 3], xFormat: (i) => ["Ā hₖ₋₁", "+ B̄ xₖ", "= yₖ"][i - 1], yLabel: "adds two terms" }));
+  left.frame(box(2, { x: scaleLinear([0.4, 3.6], [0, 1]), y: y(), yTicks, xTicks: [1, 2, 3], xFormat: (i) => ["Ā hₖ₋₁", "+ B̄ xₖ", "= yₖ"][i - 1], 
+    yLabel: k >= 0 || !selection ? `adds two: Ā ${two(A)}, B̄ ${two(B)}` : "adds two terms" }));
   left.bars("kept", at(1, kept), "state", { width: 2.4 * bar }).attr("opacity", SOFT);
   left.bars("new", at(2, h[k]), "input", { width: 2.4 * bar, base: kept });
   left.bars("sum", at(3, h[k]), "state", { width: 2.4 * bar });
@@ -73,23 +77,24 @@ function drawOutputs(panels, { box, bar }, { k, h, sums, domain, yTicks }) {
 }
 
 /** Both outputs to the last digit, those that differ in another colour. */
-function drawNumbers(layer, { far, numbers }, { k, h, sums }) {
+function drawNumbers(layer, { far, numbers }, { k, h, sums, way }) {
   const [one, other] = [h, sums].map((v) => (k >= 0 ? v[k].toFixed(17).replace("-", "−") : "")), place = [...one].findIndex((d, i) => d !== other[i]);
   const cut = place < 0 ? other.length : place, name = `y${k >= 0 ? sub(k) : "ₖ"}`;
-  const cells = [[0, 0, `${name} by recurrence`], [far, 0, `${name} by convolution`], [0, 1, one], [far, 1, other.slice(0, cut), other.slice(cut)]];
+  const cells = [[0, 0, `${name} by recurrence`], [far, 0, `${name} by ${way}`], [0, 1, one], [far, 1, other.slice(0, cut), other.slice(cut)]];
   const text = layer.selectAll("text").data(cells).join("text").attr("class", "note").attr("x", (d) => d[0]).attr("y", (d) => numbers + 19 * d[1]);
-  text.selectAll("tspan").data((d) => [[d[2], ""], [d[3] ?? "", "attention"]]).join("tspan").attr("class", (d) => d[1]).style("fill", "currentColor").text((d) => d[0]);
+  text.selectAll("tspan").data((d) => [[d[2], ""], [d[3] ?? "", "warn"]]).join("tspan").attr("class", (d) => d[1]).style("fill", "currentColor").text((d) => d[0]);
 }
 
 function verdict({ k, h, sums, selection, length }) {
   if (k < 0) return selection
     ? "Before the first input there is no kernel: its weights depend on inputs that have not come. Press Play."
     : `Before the first input the recurrence holds two numbers, Ā and B̄; the kernel is there whole, ${many(length, "number")}. Press Play.`;
-  const gap = Math.abs(h[k] - sums[k]), values = `y${sub(k)}: ${fixed(h[k], 4)} by recurrence, ${fixed(sums[k], 4)} by convolution`;
-  if (k >= length) return `${values}. The kernel is cut after ${many(length, "number")}, so the two differ by ${short(gap, 2)}: what older inputs left in the state.`;
-  const same = `${values}; difference ${short(gap, 2)}${gap ? ", rounding" : ""}.`;
+  const gap = Math.abs(h[k] - sums[k]), right = selection ? "a weighted sum: a different kernel for every output" : "convolution";
+  const values = `y${sub(k)}: ${fixed(h[k], 4)} by recurrence, ${fixed(sums[k], 4)} by ${right}`;
+  if (k >= length) return `${values}. ${selection ? "Each" : "The"} kernel is cut after ${many(length, "number")}, so the two differ by ${short(gap, 2)}: what older inputs left in the state.`;
+  const same = `${values}${selection ? ". D" : "; d"}ifference ${short(gap, 2)}${gap ? ", rounding" : ""}.`;
   if (!selection) return `${same} The recurrence read 1 input and 1 state, the convolution ${many(k + 1, "input")} and ${many(k + 1, "weight")}.`;
-  return k === 0 ? `${same} Step on: will the next output use the same weights?` : `${same} But the ${k + 1} kernels so far do not coincide: no single shape can slide over the input.`;
+  return k === 0 ? `${same} Step on: will the next output use the same weights?` : `${same} The ${k + 1} kernels so far do not coincide: no single shape can slide over the input.`;
 }
 
 function render({ model, el }) {
@@ -108,8 +113,9 @@ function render({ model, el }) {
     const [a, delta, length, selection, step] = TRAITS.map((name) => model.get(name)), k = step - 1, place = layout(width, narrow);
     const { steps, kernel, rows, recurrence: h, sums } = M.faces(a, delta, length, selection), { A, B } = M.coefficients(a, steps[Math.max(k, 0)]);
     const outputs = scaleLinear([Math.min(0, ...h, ...sums), Math.max(0, ...h, ...sums)], [0, 1]).nice(3);
-    const now = { k, steps, kernel, rows, h, sums, A, B, length, selection, domain: outputs.domain(), yTicks: outputs.ticks(3) };
-    columns[1].attr("transform", `translate(${place.far},0)`);
+    const way = selection ? "weighted sum" : "convolution";
+    const now = { k, steps, kernel, rows, h, sums, A, B, length, selection, way, domain: outputs.domain(), yTicks: outputs.ticks(3) };
+    columns[1].attr("transform", `translate(${place.far},0)`).select("text").text(way[0].toUpperCase() + way.slice(1));
     [drawNeeds, drawInputs, drawTerms, drawOutputs].forEach((part, i) => part(pairs[i], place, now));
     drawNumbers(layer, place, now);
     say(verdict(now));
