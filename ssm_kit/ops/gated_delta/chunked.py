@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from ssm_kit.ops._autograd import differentiable_once
 from ssm_kit.ops._dispatch import full_precision
 
 CHUNK = 32
@@ -83,7 +83,7 @@ class _GatedDelta(torch.autograd.Function):
         return torch.cat(outputs, dim=1), states[-1].unflatten(0, (batch, -1))
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx, d_outputs, d_state):
         inputs, states = ctx.saved_tensors[:5], ctx.saved_tensors[5:]
         batch, length = d_outputs.shape[:2]
