@@ -18,6 +18,7 @@ from ssm_kit.ops.gated_delta import (
     linear_attention_step,
 )
 from ssm_kit.ops.selective_scan import selective_scan, selective_scan_step
+from ssm_kit.ops.ssd import ssd, ssd_step
 
 __all__ = [
     "delta_rule",
@@ -30,4 +31,6 @@ __all__ = [
     "linear_attention_step",
     "selective_scan",
     "selective_scan_step",
+    "ssd",
+    "ssd_step",
 ]
