@@ -69,7 +69,7 @@ class TwoFaces(Figure):
             row = weights[k, max(0, k + 1 - self.length) : k + 1][::-1]
             middle.plot(range(len(row)), row, ".-", color=STATE, alpha=0.5 if self.selection else 1)
         middle.set(xlabel="lag i", xlim=top.get_xlim(), ylim=(0, None))
-        middle.set_ylabel("one per output" if self.selection else "kernel Kᵢ")
+        middle.set_ylabel("kernel of each output" if self.selection else "kernel Kᵢ")
         bottom.bar(tokens, states, 0.6, color=STATE, alpha=0.45, label="recurrence")
         bottom.plot(tokens, sums, "o", color=STATE, label="weighted sum" if self.selection else "convolution")
         gap = abs(states - sums).max()

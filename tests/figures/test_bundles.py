@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from ssm_kit.figures import colours
 from ssm_kit.figures.base import DIST
 from tools import figures as builder
 
@@ -52,3 +53,12 @@ def test_series_colours_are_readable_as_text(block, paper):
     found = [dict(re.findall(rf"--({names}): (#\w{{6}})", body)) for body in re.findall(r"\{([^}]*--zoh[^}]*)\}", css)]
     assert set(found[block]) == set(names.split("|"))
     assert {name: round(contrast(c, paper), 2) for name, c in found[block].items() if contrast(c, paper) < 4.5} == {}
+
+
+def test_still_pictures_have_the_colours_of_the_light_theme():
+    css = (SRC / "shared" / "theme.css").read_text("utf-8")
+    light = dict(re.findall(r"--(\w+): (#\w{6})", css[: css.index('html[data-theme="dark"]')]))
+    names = ["STATE", "INPUT", "ATTENTION", "WARNING", "ZOH", "BILINEAR", "EULER", "MAMBA", "RULE"]
+    assert {name: light[name.lower()] for name in names} == {name: getattr(colours, name) for name in names}
+    # ZOH, whose states the figures show as the state, is the one rule that shares a colour.
+    assert len({light[name.lower()] for name in names}) == len(names) - 1

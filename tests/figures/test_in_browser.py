@@ -155,6 +155,47 @@ def test_less_motion_means_no_play(browser, address):
         assert re.fullmatch(r"step (\d+) of \1", stepper.locator(".count").inner_text())
 
 
+def test_averaging_is_off_for_a_held_input(page):
+    figure = page.locator("#Discretization")
+    box, held = figure.get_by_role("checkbox"), figure.get_by_role("radio", name="held")
+    figure.get_by_role("radio", name="bilinear").check()
+    assert (box.is_checked(), box.get_attribute("aria-disabled")) == (True, "false")
+    held.check()
+    box.press(" ")
+    page.wait_for_timeout(100)
+    assert (box.is_checked(), box.get_attribute("aria-disabled")) == (False, "true")
+    assert figure.get_by_role("status").inner_text().startswith("bilinear on xₖ, the held input")
+    figure.get_by_role("radio", name="smooth").check()
+    assert box.is_checked()
+    figure.get_by_role("button", name="Reset").click()
+
+
+def test_play_repeats_the_text_and_ends_where_state_and_cache_are_equal(page):
+    figure = page.locator("#RunningState")
+    count, stepper = figure.locator(".count"), figure.get_by_role("toolbar", name="Steps")
+    assert count.inner_text() == "step 0 of 640"
+    figure.get_by_label("State of").select_option("mamba-1")  # the end follows other traits
+    assert count.inner_text() == "step 0 of 80"
+    page.evaluate(MOVE, ["RunningState", {"tokens": 76}])
+    stepper.get_by_role("button", name="Play").click()
+    page.wait_for_function("document.querySelector('#RunningState .count').textContent === 'step 80 of 80'")
+    stepper.get_by_role("button", name="Play").wait_for()  # it has stopped by itself
+    assert "Equal to the byte" in figure.get_by_role("status").inner_text()
+    figure.get_by_label("Text").fill("")
+    assert count.inner_text() == "step 0 of 0"
+    figure.get_by_role("button", name="Reset").click()
+    assert count.inner_text() == "step 0 of 640"
+
+
+def test_values_keep_off_the_sliders(page):
+    """The longest value fits into its column, at the slider's end too."""
+    page.evaluate(MOVE, ["CostVsLength", {"length": 2**20}])
+    value = page.locator("#CostVsLength .widget-readout").first
+    assert value.inner_text() == "1,048,576"
+    assert value.evaluate("(e) => e.scrollWidth <= e.clientWidth")
+    page.locator("#CostVsLength").get_by_role("button", name="Reset").click()
+
+
 def test_quiz_by_keyboard(page):
     quiz = page.locator("#Quiz")
     height, feedback = quiz.evaluate("(e) => e.offsetHeight"), quiz.get_by_role("status")

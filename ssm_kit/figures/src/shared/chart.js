@@ -19,8 +19,8 @@
 //   p.endLabels([{ key, y, text, cls }])                             // direct labels at the right edge, moved apart
 //   p.onDrag((x, y) => ...)                                          // a bonus for pointers; sliders stay the main way
 // Drawing the same key again updates it in place; empty data or text removes it. Room right of a panel for direct
-// labels: labelRoom(svg, texts). Classes are colours from theme.css: state input attention zoh bilinear euler mamba
-// exact quiet; add "chosen" to stress a line or label. Numbers and ticks: format.js.
+// labels: labelRoom(svg, texts). Classes are colours from theme.css: state input attention warn zoh bilinear euler
+// mamba exact quiet; add "chosen" to stress a line or label. Numbers and ticks: format.js.
 import { axisBottom, axisLeft } from "d3-axis";
 import { select } from "d3-selection";
 import { area as d3area, curveLinear, curveStepAfter, line as d3line } from "d3-shape";
