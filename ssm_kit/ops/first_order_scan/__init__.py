@@ -19,8 +19,7 @@ def first_order_scan(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """h_t = a_t h_{t-1} + b_t for all t, elementwise; h_t = a_t h_{t+1} + b_t with `reverse`.
 
-    Blelloch, Prefix Sums and Their Applications (1990), §1.4, gives the scan its name; Griffin, arXiv 2402.19427, §2.4,
-    is a model that is this recurrence and nothing else.
+    The recurrence under every operator here; Griffin's RG-LRU (arXiv 2402.19427, §2.4) is nothing else.
 
     Args:
         a: (B, L, D) decays, floating or complex, no axis empty.
@@ -31,8 +30,8 @@ def first_order_scan(
         backend: "reference", "torch", "cuda" or "auto".
 
     Returns:
-        h (B, L, D) in the common dtype of a and b. With `return_final_state`, (h, state): state (B, D) in the common
-        dtype of all arguments and at least float32.
+        h (B, L, D) in the common dtype of a and b, complex if initial_state is. With `return_final_state`, (h, state):
+        state (B, D) in the common dtype of all arguments and at least float32.
 
     Raises:
         ValueError: shapes that do not fit, dtypes that are not floating, several devices, an unknown backend.

@@ -28,7 +28,8 @@ def selective_scan(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """h_t = exp(Δ_t A) h_{t-1} + Δ_t x_t B_t, y_t = Re(C_t h_t) + D x_t, times SiLU(z_t) if z is given.
 
-    Mamba, arXiv 2312.00752, algorithm 2, with B̄ = ΔB as its code has it. Every channel d has its own N states.
+    Mamba, arXiv 2312.00752, algorithm 2, with B̄ = ΔB as its code has it. Every channel d has its own N states. Of
+    complex states that stand for conjugate pairs, S4D (arXiv 2206.11893) takes 2 Re(C h): double C for that.
 
     Args:
         x: (B, L, D) input, real floating, no axis empty.
