@@ -8,6 +8,7 @@ The main tensors are positional, everything else is keyword-only. Half precision
 in its own dtype; states are then float32. Gradients reach every floating argument, also through the final state.
 """
 
+from ssm_kit.ops.causal_conv1d import causal_conv1d, causal_conv1d_step
 from ssm_kit.ops.first_order_scan import first_order_scan, first_order_scan_step
 from ssm_kit.ops.gated_delta import (
     delta_rule,
@@ -21,6 +22,8 @@ from ssm_kit.ops.selective_scan import selective_scan, selective_scan_step
 from ssm_kit.ops.ssd import ssd, ssd_step
 
 __all__ = [
+    "causal_conv1d",
+    "causal_conv1d_step",
     "delta_rule",
     "delta_rule_step",
     "first_order_scan",
