@@ -1,5 +1,7 @@
 """`first_order_scan` and `selective_scan` beside the usual ways to write them."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -77,7 +79,13 @@ CASES = [
         ),
         lengths=LENGTHS,
     ),
-    Case("selective_scan", "B1 D64 N16", lambda length: selective_tensors(length, 1, 64), (SELECTIVE,), growth=GROWTH),
+    Case(
+        "selective_scan",
+        "B1 D64 N16",
+        lambda length: selective_tensors(length, 1, 64),
+        (replace(SELECTIVE, repeats=3),),
+        growth=GROWTH,
+    ),
     Case(
         "first_order_scan",
         "B4 D256",
@@ -90,5 +98,11 @@ CASES = [
         ),
         lengths=LENGTHS,
     ),
-    Case("first_order_scan", "B1 D64", lambda length: scan_tensors(length, 1, 64), (FIRST_ORDER,), growth=GROWTH),
+    Case(
+        "first_order_scan",
+        "B1 D64",
+        lambda length: scan_tensors(length, 1, 64),
+        (replace(FIRST_ORDER, repeats=3),),
+        growth=GROWTH,
+    ),
 ]
