@@ -459,11 +459,12 @@ def test_equals_transformers(name, qk_l2norm):
     assert_same(both(gated_delta_rule, qk_l2norm=qk_l2norm), theirs, tensors, **SINGLE)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_gpu():
+@pytest.mark.gpu
+def test_gpu(monkeypatch):
     """The same on a GPU, where auto says once that it has no kernel yet."""
     tensors = {name: tensor.cuda() for name, tensor in inputs(3 * CHUNK + 1, shared=2).items()}
     compare(gated_delta_rule, tensors, DOUBLE)
+    monkeypatch.setattr("ssm_kit.ops._dispatch._warned", set())
     with pytest.warns(RuntimeWarning, match="gated_delta_rule has no GPU kernel yet"):
         gated_delta_rule(**tensors)
 

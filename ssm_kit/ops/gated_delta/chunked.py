@@ -23,7 +23,7 @@ from ssm_kit.ops._autograd import differentiable_once
 from ssm_kit.ops._dispatch import full_precision
 
 CHUNK = 32
-SPAN = 16 * CHUNK
+SPAN = 8 * CHUNK
 
 
 class Span(NamedTuple):
@@ -72,30 +72,29 @@ def scan(
 class _GatedDelta(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q, k, v, g, beta, state, scale):
-        batch, length = q.shape[:2]
-        outputs, states = [], [state.flatten(0, 1)]
-        for first in range(0, length, SPAN):
+        outputs, states = torch.empty_like(v), [state.flatten(0, 1)]
+        for first in range(0, v.shape[1], SPAN):
             o, state = forward_span(span_from(first, q, k, v, g, beta), states[-1], scale)
-            outputs.append(join(o, batch, min(SPAN, length - first)))
+            put(o, outputs, first)
             states.append(state)
         ctx.save_for_backward(q, k, v, g, beta, *states[:-1])
         ctx.scale = scale
-        return torch.cat(outputs, dim=1), states[-1].unflatten(0, (batch, -1))
+        return outputs, states[-1].unflatten(0, (v.shape[0], -1))
 
     @staticmethod
     @differentiable_once
     def backward(ctx, d_outputs, d_state):
         inputs, states = ctx.saved_tensors[:5], ctx.saved_tensors[5:]
-        batch, length = d_outputs.shape[:2]
-        d_state, pieces = d_state.flatten(0, 1), []
+        batch, d_state = d_state.shape[0], d_state.flatten(0, 1)
+        gradients = [None if x is None else torch.empty_like(x) for x in inputs]
         with full_precision(d_outputs.device):
             for index in reversed(range(len(states))):
-                first, size = index * SPAN, min(SPAN, length - index * SPAN)
+                first = index * SPAN
                 d_o = ctx.scale * chunks(d_outputs[:, first : first + SPAN])
-                gradients, d_state = backward_span(span_from(first, *inputs), states[index], d_o, d_state)
-                pieces.append([x if x is None else join(x, batch, size) for x in gradients])
-        whole = [None if parts[0] is None else torch.cat(parts[::-1], dim=1) for parts in zip(*pieces, strict=True)]
-        return *whole, d_state.unflatten(0, (batch, -1)), None
+                parts, d_state = backward_span(span_from(first, *inputs), states[index], d_o, d_state)
+                for part, gradient in zip(parts, gradients, strict=True):
+                    put(part, gradient, first)
+        return *gradients, d_state.unflatten(0, (batch, -1)), None
 
 
 def forward_span(span: Span, state: Tensor, scale: float) -> tuple[Tensor, Tensor]:
@@ -187,17 +186,19 @@ def memory_backward(
 def correction_backward(
     span: Span, inside: Inside, memory: Memory, d_asked: Tensor, sums: tuple[Tensor, Tensor, Tensor]
 ) -> Tensor:
-    """Gradient of β, from that of diag(β) R; what the correction adds to those of k, Γ and γ goes into `sums`."""
+    """Gradient of β, from that of diag(β) R; what the correction takes from those of k, Γ, γ goes out of `sums`."""
     assert inside.correction is not None
     beta, overlap, _ = inside.correction
     d_k, d_decay, d_start = sums
-    d_system = -(d_asked @ memory.written.mT).tril(-1)  # of A, in (I + A) U = diag(β) R
-    d_beta = (d_asked * memory.errors).sum(-1) + (d_system * inside.decay * overlap).sum(-1)
-    d_held = -(beta * d_asked) @ memory.states.mT  # of diag(γ) K, in R = V − diag(γ) K S
-    d_overlap = beta * d_system * inside.decay
-    d_k += (d_overlap + d_overlap.mT) @ span.k + inside.start[..., None] * d_held
-    d_decay += beta * d_system * overlap
-    d_start += (span.k * d_held).sum(-1)
+    d_system = (d_asked @ memory.written.mT).tril_(-1)  # − that of A, in (I + A) U = diag(β) R
+    d_beta = (d_asked * memory.errors).sum(-1) - (d_system * inside.decay * overlap).sum(-1)
+    d_held = (beta * d_asked) @ memory.states.mT  # − that of diag(γ) K, in R = V − diag(γ) K S
+    d_system *= beta
+    d_overlap = d_system * inside.decay
+    d_k -= (d_overlap + d_overlap.mT) @ span.k
+    d_k -= inside.start[..., None] * d_held
+    d_decay -= d_system * overlap
+    d_start -= (span.k * d_held).sum(-1)
     return d_beta
 
 
@@ -248,8 +249,9 @@ def chunks(x: Tensor) -> Tensor:
     return x.reshape(-1, batch * heads, size, *rest)
 
 
-def join(x: Tensor, batch: int, length: int) -> Tensor:
-    """The inverse of `chunks`."""
-    x = x.unflatten(1, (batch, -1))  # (N, B, HV, C, ...)
-    x = x.permute(1, 0, 3, 2, *range(4, x.ndim))
-    return x.flatten(1, 2)[:, :length]
+def put(part: Tensor | None, whole: Tensor | None, first: int) -> None:
+    """Write chunks (N, B HV, C, ...) into (B, L, HV, ...) from a step on, without what filled the last one up."""
+    if part is not None and whole is not None:
+        place = whole[:, first : first + SPAN]
+        steps = part.unflatten(1, (place.shape[0], -1)).permute(1, 0, 3, 2, *range(4, part.ndim + 1))
+        place.copy_(steps.flatten(1, 2)[:, : place.shape[1]])
