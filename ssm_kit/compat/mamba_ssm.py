@@ -16,6 +16,9 @@ from ssm_kit.compat._packed import last_of_each_row, lay_end_to_end, offsets
 from ssm_kit.ops import selective_scan, selective_scan_step, ssd
 from ssm_kit.ops._check import bind_shapes, compute_dtype
 
+# The peer's usual 256 is made for its GPU kernel: work within a chunk grows with its length, and costs more here.
+_LONGEST_CHUNK = 128
+
 
 def selective_scan_fn(
     u: Tensor,
@@ -149,7 +152,7 @@ def mamba_chunk_scan_combined(
         dt: (B, L, H); the step is dt + dt_bias, through softplus if asked, then clamped to `dt_limit`.
         A, dt_bias: (H,).
         B, C: (B, L, G, N).
-        chunk_size: steps computed together; it changes the speed, never the result.
+        chunk_size: steps computed together, here at most 128; it changes the speed, never the result.
         D: (H,) or (H, P).
         initial_states: (B, H, P, N).
         seq_idx: (B, L) integers: nothing flows between positions with different numbers.
@@ -178,7 +181,7 @@ def mamba_chunk_scan_combined(
         C,
         D=D,
         z=z,
-        chunk_size=chunk_size,
+        chunk_size=min(chunk_size, _LONGEST_CHUNK),
         initial_state=initial_states,
         return_final_state=True,
         cu_seqlens=bounds,
