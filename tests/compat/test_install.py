@@ -6,8 +6,6 @@ import sys
 
 import pytest
 
-pytest.importorskip("transformers")
-
 
 def run(code: str) -> None:
     """Run Python code with warnings as errors; a failed assertion there fails here."""

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("transformers")
-
 SCANS = {
     "mamba": {"causal_conv1d", "selective_scan", "selective_scan_step"},
     "falcon_mamba": {"causal_conv1d", "selective_scan", "selective_scan_step"},
