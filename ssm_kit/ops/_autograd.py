@@ -1,4 +1,4 @@
-"""What the operators' own `autograd.Function`s share."""
+"""What the operators' own backward passes share."""
 
 import functools
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import torch
 
 
 def differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate the backward of an `autograd.Function`: it refuses to be differentiated itself.
+    """Decorate the backward of an `autograd.Function` or of a custom operator: it refuses to be differentiated itself.
 
     torch's `once_differentiable` looks at the incoming gradients only. Where those are constants, as after a sum,
     it lets the second derivative through the saved inputs go missing without a word. Here create_graph=True, which
@@ -19,7 +19,7 @@ def differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:
     def checked(ctx: Any, *gradients: Any) -> Any:
         if torch.is_grad_enabled():
             raise RuntimeError(
-                'create_graph=True: backend="torch" has first derivatives only; backend="reference" has all'
+                'create_graph=True: this backend has first derivatives only; backend="reference" has all'
             )
         return backward(ctx, *gradients)
 

@@ -2,17 +2,20 @@
 
 "reference"   the sequential definition: any floating dtype, differentiable twice
 "torch"       chunked, on any device, by torch alone
-"cuda"        GPU kernels: not written yet, so asking for them raises
-"auto"        "torch"; on a GPU it says once per operator that the kernels are not there yet
+"cuda"        GPU kernels; a call that they cannot serve raises and says why
+"auto"        "cuda" for tensors on a GPU, or else, with one warning that says why not, "torch"
 
-A public function ends so:
+A public function starts so. The module of kernels is imported, and asked, only for tensors on a GPU:
 
-    run = {"reference": reference.scan, "torch": chunked.scan}[resolve(backend, "selective_scan", x.device)]
-    with full_precision(x.device):
-        y, state = run(...)
+    def obstacle() -> str | None:
+        from ssm_kit.ops.selective_scan import cuda
+        return cuda.unsupported(x, delta, A, B, C)
+
+    backend = resolve(backend, "selective_scan", x.device, obstacle)
 """
 
 import warnings
+from collections.abc import Callable
 
 import torch
 
@@ -23,24 +26,46 @@ BACKENDS = ("auto", "reference", "torch", "cuda")
 _warned: set[str] = set()
 
 
-def resolve(backend: str, operator: str, device: torch.device) -> str:
-    """Return "reference" or "torch" for a user's `backend`.
+def resolve(
+    backend: str, operator: str, device: torch.device, unsupported: Callable[[], str | None] | None = None
+) -> str:
+    """Return "reference", "torch" or "cuda" for a user's `backend`.
 
     Args:
         backend: one of BACKENDS.
         operator: the public function's name, for the messages.
         device: where the tensors are.
+        unsupported: says why the GPU kernels cannot serve this call ("they take no complex numbers"), or None if
+            they can; where a package that they need is missing, the import may fail. None: there are no kernels yet.
 
     Raises:
-        ValueError: an unknown backend.
-        NotImplementedError: "cuda".
+        ValueError: an unknown backend, or "cuda" for tensors elsewhere.
+        NotImplementedError: "cuda" for a call that the kernels cannot serve.
     """
     require_choice("backend", backend, BACKENDS)
+    if backend in ("reference", "torch"):
+        return backend
+    if backend == "auto" and device.type != "cuda":
+        return "torch"
+    why = _obstacle(device, unsupported)
+    if why is None:
+        return "cuda"
     if backend == "cuda":
-        raise NotImplementedError(f'{operator} has no GPU kernel yet: use backend="torch", which runs on any device')
-    if backend == "auto" and device.type == "cuda":
-        warn_once(operator, f'{operator} has no GPU kernel yet and runs as backend="torch", which is slower')
-    return "torch" if backend == "auto" else backend
+        raise NotImplementedError(f'{operator} has no GPU kernel {why}: use backend="torch", which runs on any device')
+    warn_once(operator, f'{operator} has no GPU kernel {why} and runs as backend="torch", which is slower')
+    return "torch"
+
+
+def _obstacle(device: torch.device, unsupported: Callable[[], str | None] | None) -> str | None:
+    if unsupported is None:
+        return "yet"
+    if device.type != "cuda":
+        raise ValueError(f'backend="cuda" must be given tensors on a CUDA device; got {device}')
+    try:
+        why = unsupported()
+    except ModuleNotFoundError as missing:
+        why = f"{missing.name} is not installed, see the extra [gpu] of ssm_kit"
+    return why and f"for this call ({why})"
 
 
 def warn_once(operator: str, message: str) -> None:

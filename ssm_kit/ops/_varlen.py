@@ -28,18 +28,28 @@ def sequence_bounds(cu_seqlens: Tensor, *, batch: int, length: int) -> list[int]
         ValueError: not a one-dimensional tensor of int32 or int64, a batch other than 1, offsets that do not rise
             from 0 to the length, or a sequence without steps.
     """
-    if not isinstance(cu_seqlens, Tensor) or cu_seqlens.dtype not in (torch.int32, torch.int64):
-        raise ValueError(f"cu_seqlens must be a tensor of int32 or int64; got {_kind(cu_seqlens)}")
-    if cu_seqlens.ndim != 1 or len(cu_seqlens) < 2:
-        raise ValueError(f"cu_seqlens must have shape (S + 1,) with S >= 1; got {tuple(cu_seqlens.shape)}")
-    if batch != 1:
-        raise ValueError(f"cu_seqlens must come with tensors of batch size 1, sequences end to end; got batch {batch}")
+    _require_bounds(cu_seqlens, batch)
     bounds = cu_seqlens.tolist()
     if bounds[0] != 0 or bounds[-1] != length:
         raise ValueError(f"cu_seqlens must run from 0 to L = {length}; got {bounds[0]} to {bounds[-1]}")
     if any(end <= start for start, end in pairwise(bounds)):
         raise ValueError(f"cu_seqlens must rise at every step (no empty sequence); got {bounds}")
     return bounds
+
+
+def sequence_count(cu_seqlens: Tensor, *, batch: int, length: int) -> int:
+    """S, the number of packed sequences, without waiting for the GPU: `sequence_bounds` for the kernels.
+
+    The offsets themselves are checked on the device: bad ones stop the program at its next synchronisation, as an
+    index out of bounds does.
+
+    Raises:
+        ValueError: as `sequence_bounds`, but for the offsets.
+    """
+    _require_bounds(cu_seqlens, batch)
+    rising = (cu_seqlens.diff() > 0).all() & (cu_seqlens[0] == 0) & (cu_seqlens[-1] == length)
+    torch._assert_async(rising, f"cu_seqlens must rise at every step, from 0 to L = {length}")
+    return len(cu_seqlens) - 1
 
 
 def run_packed(
@@ -60,6 +70,15 @@ def run_packed(
     starts = nothing if initial_state is None else initial_state.split(1)
     outputs, states = zip(*(run(piece, start) for piece, start in zip(pieces, starts, strict=True)), strict=True)
     return torch.cat(outputs, dim=1), torch.cat(states)
+
+
+def _require_bounds(cu_seqlens: Tensor, batch: int) -> None:
+    if not isinstance(cu_seqlens, Tensor) or cu_seqlens.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"cu_seqlens must be a tensor of int32 or int64; got {_kind(cu_seqlens)}")
+    if cu_seqlens.ndim != 1 or len(cu_seqlens) < 2:
+        raise ValueError(f"cu_seqlens must have shape (S + 1,) with S >= 1; got {tuple(cu_seqlens.shape)}")
+    if batch != 1:
+        raise ValueError(f"cu_seqlens must come with tensors of batch size 1, sequences end to end; got batch {batch}")
 
 
 def _kind(value: object) -> str:

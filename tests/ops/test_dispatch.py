@@ -4,12 +4,13 @@ import functools
 import subprocess
 import sys
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
 from oracles import DOUBLE, assert_same
 
-from ssm_kit.ops import _check, _dispatch, selective_scan
+from ssm_kit.ops import _check, _dispatch, _gpu, _varlen, selective_scan
 from ssm_kit.ops._dispatch import resolve
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -43,6 +44,65 @@ def test_the_warning_points_at_the_caller(monkeypatch):
     with pytest.warns(RuntimeWarning) as caught:
         operator()
     assert caught[0].filename == __file__
+
+
+def test_a_call_that_the_kernels_serve_runs_on_them():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [resolve(backend, "an_operator", GPU, lambda: None) for backend in ("auto", "cuda")] == ["cuda"] * 2
+        assert resolve("auto", "an_operator", CPU, lambda: pytest.fail("asked for tensors on the CPU")) == "torch"
+
+
+def no_such_package():
+    raise ModuleNotFoundError("No module named 'tritonium'", name="tritonium")
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "reason"),
+    [
+        (lambda: "they take no complex numbers", r"for this call \(they take no complex numbers\)"),
+        (no_such_package, r"for this call \(tritonium is not installed, see the extra \[gpu\] of ssm_kit\)"),
+        (None, "yet"),
+    ],
+)
+def test_a_call_that_the_kernels_cannot_serve(obstacle, reason, monkeypatch):
+    monkeypatch.setattr(_dispatch, "_warned", set())
+    with pytest.warns(RuntimeWarning, match=f'an_operator has no GPU kernel {reason} and runs as backend="torch"'):
+        assert resolve("auto", "an_operator", GPU, obstacle) == "torch"
+    with pytest.raises(NotImplementedError, match=f'an_operator has no GPU kernel {reason}: use backend="torch"'):
+        resolve("cuda", "an_operator", GPU, obstacle)
+
+
+def test_kernels_want_tensors_on_a_gpu():
+    with pytest.raises(ValueError, match='backend="cuda" must be given tensors on a CUDA device; got cpu'):
+        resolve("cuda", "an_operator", CPU, lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "major", "reason"),
+    [
+        ((torch.float32, torch.float16, None), 7, None),
+        ((torch.float32, torch.bfloat16), 8, None),
+        ((torch.float32, torch.bfloat16), 7, "Tesla T4 has no bfloat16: use float16"),
+        ((torch.bfloat16, torch.complex64), 9, "the kernels take float32, bfloat16 and float16; got complex64"),
+        ((torch.float64,), 9, "the kernels take float32, bfloat16 and float16; got float64"),
+    ],
+)
+def test_dtypes_of_the_kernels(dtypes, major, reason, monkeypatch):
+    properties = SimpleNamespace(major=major, name="Tesla T4")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    assert _gpu.unsupported_dtype(*(dtype and torch.zeros(1, dtype=dtype) for dtype in dtypes)) == reason
+
+
+def test_packed_sequences_are_counted_without_a_look_at_the_offsets(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "_assert_async", lambda holds, message: asked.append((bool(holds), message)))
+    for bounds in ([0, 3, 7], [0, 3, 3, 7], [1, 7], [0, 6]):
+        assert _varlen.sequence_count(torch.tensor(bounds), batch=1, length=7) == len(bounds) - 1
+    assert [holds for holds, _ in asked] == [True, False, False, False]
+    assert asked[0][1] == "cu_seqlens must rise at every step, from 0 to L = 7"
+    with pytest.raises(ValueError, match="cu_seqlens must come with tensors of batch size 1"):
+        _varlen.sequence_count(torch.tensor([0, 7]), batch=2, length=7)
 
 
 def test_half_precision_is_computed_in_single():
