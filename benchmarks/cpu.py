@@ -19,7 +19,7 @@ import torch
 from benchmarks.case import Case, Contender
 from benchmarks.measure import exponent, peak_memory, times
 
-MODULES = ("benchmarks.scans",)
+MODULES = ("benchmarks.scans", "benchmarks.matrices")
 SMALL = 64
 """Length of the run that warms up before a measurement of memory."""
 
@@ -52,26 +52,26 @@ def _compare(index: int, case: Case, threads: int) -> Iterator[str]:
     for length in case.lengths:
         here = [contender for contender in case.contenders if contender.takes_part(length)]
         seconds = times(here, case.make(length))
-        memory = {contender.name: _memory(index, case, contender, length, threads) for contender in here}
+        peaks = {contender.name: memory(index, case, contender, length, threads) for contender in here}
         ours = case.contenders[0].name
         for name in seconds:
-            ratios = f"{seconds[name] / seconds[ours]:>9.1f}×{memory[name] / memory[ours]:>9.1f}×"
-            yield f"{length:>6}  {name:<20}{seconds[name] * 1e3:>10.1f}{memory[name] / 1e6:>8.0f}{ratios}"
+            ratios = f"{seconds[name] / seconds[ours]:>9.1f}×{peaks[name] / peaks[ours]:>9.1f}×"
+            yield f"{length:>6}  {name:<20}{seconds[name] * 1e3:>10.1f}{peaks[name] / 1e6:>8.0f}{ratios}"
 
 
 def _grow(index: int, case: Case, threads: int) -> Iterator[str]:
     ours = case.contenders[0]
-    seconds, memory = [], []
+    seconds, peaks = [], []
     yield f"{'L':>6}  {'':<20}{'ms':>10}{'MB':>8}"
     for length in case.growth:
         seconds.append(times([ours], case.make(length))[ours.name])
-        memory.append(_memory(index, case, ours, length, threads))
-        yield f"{length:>6}  {ours.name:<20}{seconds[-1] * 1e3:>10.1f}{memory[-1] / 1e6:>8.1f}"
-    powers = [exponent(case.growth, values) for values in (seconds, memory)]
+        peaks.append(memory(index, case, ours, length, threads))
+        yield f"{length:>6}  {ours.name:<20}{seconds[-1] * 1e3:>10.1f}{peaks[-1] / 1e6:>8.1f}"
+    powers = [exponent(case.growth, values) for values in (seconds, peaks)]
     yield f"        grows as L to the power of {powers[0]:.2f} in time, {powers[1]:.2f} in memory"
 
 
-def _memory(index: int, case: Case, contender: Contender, length: int, threads: int) -> int:
+def memory(index: int, case: Case, contender: Contender, length: int, threads: int) -> int:
     """Peak memory of one contender, in bytes, measured in a fresh process."""
     place = [str(index), str(case.contenders.index(contender)), str(length)]
     command = [sys.executable, "-m", "benchmarks.cpu", "--threads", str(threads), "--memory", *place]
