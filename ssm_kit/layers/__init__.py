@@ -1,0 +1,30 @@
+"""The layers of the book: one file per mixer, one interface, parameters named as in the public checkpoints.
+
+    y, state = layer(x, state=None)          # x, y (B, L, d_model)
+    y_t, state = layer.step(x_t, state)      # x_t, y_t (B, d_model)
+    state = layer.init_state(batch_size)
+
+A sequence may come in pieces of any lengths, or step by step: the outputs are those of the whole sequence. See
+`ssm_kit.layers._state` for what holds of all states.
+"""
+
+from ssm_kit.layers._state import Layer, state_bytes
+from ssm_kit.layers.attention import Attention, KVCache
+from ssm_kit.layers.mamba import Mamba, MambaState
+from ssm_kit.layers.mamba2 import Mamba2, Mamba2State
+from ssm_kit.layers.mlp import MLP
+from ssm_kit.layers.norm import GatedRMSNorm, RMSNorm
+
+__all__ = [
+    "MLP",
+    "Attention",
+    "GatedRMSNorm",
+    "KVCache",
+    "Layer",
+    "Mamba",
+    "Mamba2",
+    "Mamba2State",
+    "MambaState",
+    "RMSNorm",
+    "state_bytes",
+]
