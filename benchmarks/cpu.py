@@ -2,8 +2,9 @@
 
     python -m benchmarks.cpu [--only selective_scan] [--threads 2]
 
-All contenders of a row run in turns in this process; medians are printed. Peak memory is measured in a process of its
-own for each. To add an operator, write a module with a list CASES (see `benchmarks.case`) and name it in MODULES.
+All contenders of a row run in turns in this process; medians are printed, and the fastest runs where growth is fitted.
+Peak memory is measured in a process of its own for each. To add an operator, write a module with a list CASES (see
+`benchmarks.case`) and name it in MODULES.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks.case import Case, Contender
-from benchmarks.measure import exponent, peak_memory, times
+from benchmarks.measure import exponent, growth, peak_memory, times
 
 MODULES = ("benchmarks.scans", "benchmarks.matrices")
 SMALL = 64
@@ -61,12 +62,11 @@ def _compare(index: int, case: Case, threads: int) -> Iterator[str]:
 
 def _grow(index: int, case: Case, threads: int) -> Iterator[str]:
     ours = case.contenders[0]
-    seconds, peaks = [], []
     yield f"{'L':>6}  {'':<20}{'ms':>10}{'MB':>8}"
-    for length in case.growth:
-        seconds.append(times([ours], case.make(length))[ours.name])
-        peaks.append(memory(index, case, ours, length, threads))
-        yield f"{length:>6}  {ours.name:<20}{seconds[-1] * 1e3:>10.1f}{peaks[-1] / 1e6:>8.1f}"
+    seconds = growth(ours, [case.make(length) for length in case.growth])
+    peaks = [memory(index, case, ours, length, threads) for length in case.growth]
+    for length, second, peak in zip(case.growth, seconds, peaks, strict=True):
+        yield f"{length:>6}  {ours.name:<20}{second * 1e3:>10.1f}{peak / 1e6:>8.1f}"
     powers = [exponent(case.growth, values) for values in (seconds, peaks)]
     yield f"        grows as L to the power of {powers[0]:.2f} in time, {powers[1]:.2f} in memory"
 

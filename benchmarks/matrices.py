@@ -92,7 +92,7 @@ CASES = [
         ),
         lengths=LENGTHS,
     ),
-    Case("ssd", "B1 H1 P64 N64", lambda n: ssd_tensors(n, 1, 1), (replace(SSD, repeats=3),), growth=GROWTH),
+    Case("ssd", "B1 H1 P64 N64", lambda n: ssd_tensors(n, 1, 1), (replace(SSD, repeats=7),), growth=GROWTH),
     Case(
         "gated_delta_rule",
         "B4 H4 K64 V64",
@@ -104,7 +104,7 @@ CASES = [
         "gated_delta_rule",
         "B1 H1 K64 V64",
         lambda length: delta_tensors(length, 1, 1),
-        (replace(GATED_DELTA, repeats=3),),
+        (replace(GATED_DELTA, repeats=7),),
         growth=GROWTH,
     ),
     Case(
@@ -114,6 +114,6 @@ CASES = [
         (CONV, Contender("torch conv1d", conv_torch)),
         lengths=LENGTHS,
     ),
-    Case("causal_conv1d", "B1 D64 W4, SiLU", lambda n: conv_tensors(n, 1, 64), (replace(CONV, repeats=3),),
+    Case("causal_conv1d", "B1 D64 W4, SiLU", lambda n: conv_tensors(n, 1, 64), (replace(CONV, repeats=7),),
          growth=GROWTH),
 ]  # fmt: skip

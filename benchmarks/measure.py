@@ -32,6 +32,20 @@ def times(contenders: Sequence[Contender], tensors: Tensors) -> dict[str, float]
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
+def growth(contender: Contender, inputs: Sequence[Tensors]) -> list[float]:
+    """Seconds of one contender for each size of input: the fastest of its runs, taken in turns over the sizes.
+
+    A median would do for a ratio, where both sides suffer alike; a fit wants what the code alone needs.
+    """
+    seconds = [float("inf")] * len(inputs)
+    for _ in range(contender.repeats):
+        for index, tensors in enumerate(inputs):
+            start = time.perf_counter()
+            forward_and_backward(contender, tensors)
+            seconds[index] = min(seconds[index], time.perf_counter() - start)
+    return seconds
+
+
 def peak_memory(contender: Contender, tensors: Tensors, small: Tensors) -> int:
     """Bytes by which the process grows at most during one pass; `small` tensors warm it up. Linux only.
 

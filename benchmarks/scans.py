@@ -83,7 +83,7 @@ CASES = [
         "selective_scan",
         "B1 D64 N16",
         lambda length: selective_tensors(length, 1, 64),
-        (replace(SELECTIVE, repeats=3),),
+        (replace(SELECTIVE, repeats=5),),
         growth=GROWTH,
     ),
     Case(
@@ -102,7 +102,7 @@ CASES = [
         "first_order_scan",
         "B1 D64",
         lambda length: scan_tensors(length, 1, 64),
-        (replace(FIRST_ORDER, repeats=3),),
+        (replace(FIRST_ORDER, repeats=7),),
         growth=GROWTH,
     ),
 ]
