@@ -1,6 +1,6 @@
 """A model as data: what every block is, and how blocks are joined."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -26,12 +26,12 @@ class ModelConfig:
 
     vocab_size: int
     d_model: int
-    pattern: str | tuple[str, ...]
-    blocks: Mapping[str, str | Mapping[str, Any]]
+    pattern: str | Sequence[str]
+    blocks: Mapping[str, Any]
 
     norm_eps: float = 1e-5
-    norm_offset: bool = False
-    """RMS norms between the blocks scale by 1 + weight and not by weight (Gemma, Qwen3-Next)."""
+    zero_centered_norm: bool = False
+    """The norms before blocks and head store their weight as its difference from 1 (Gemma, Qwen3-Next)."""
     embedding_scale: float = 1.0
     """The embeddings are multiplied by this (Gemma: √d_model)."""
     tied_head: bool = True
@@ -48,7 +48,7 @@ class ModelConfig:
             _require(_is_positive(getattr(self, name)), name, "a number > 0", getattr(self, name))
         cap = self.logit_softcap
         _require(cap is None or _is_positive(cap), "logit_softcap", "None or a number > 0", cap)
-        for name in ("norm_offset", "tied_head", "residual_in_fp32"):
+        for name in ("zero_centered_norm", "tied_head", "residual_in_fp32"):
             _require(isinstance(getattr(self, name), bool), name, "True or False", getattr(self, name))
         object.__setattr__(self, "blocks", {kind: _block(kind, block) for kind, block in self.blocks.items()})
         object.__setattr__(self, "pattern", tuple(self.pattern))
@@ -75,10 +75,15 @@ class ModelConfig:
 
 def _block(kind: str, block: str | Mapping[str, Any]) -> dict[str, Any]:
     """{"layer": name, **arguments} from a layer's bare name or such a mapping."""
-    plain = {"layer": block} if isinstance(block, str) else dict(block)
+    plain = {"layer": block} if isinstance(block, str) else {name: _plain(value) for name, value in block.items()}
     named = isinstance(plain.get("layer"), str)
     _require(named, f"blocks[{kind!r}]", 'a layer\'s name or {"layer": name, **arguments}', block)
     return plain
+
+
+def _plain(value: Any) -> Any:
+    """A pair is a list, as JSON would have it."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _require(holds: bool, name: str, expected: str, value: object) -> None:
