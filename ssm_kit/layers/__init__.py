@@ -10,21 +10,34 @@ A sequence may come in pieces of any lengths, or step by step: the outputs are t
 
 from ssm_kit.layers._state import Layer, state_bytes
 from ssm_kit.layers.attention import Attention, KVCache
+from ssm_kit.layers.gated_deltanet import GatedDeltaNet, GatedDeltaNetState
+from ssm_kit.layers.linear_attention import LinearAttention, LinearAttentionState
 from ssm_kit.layers.mamba import Mamba, MambaState
 from ssm_kit.layers.mamba2 import Mamba2, Mamba2State
 from ssm_kit.layers.mlp import MLP
+from ssm_kit.layers.moe import MoE
 from ssm_kit.layers.norm import GatedRMSNorm, RMSNorm
+from ssm_kit.layers.rg_lru import RGLRU, RGLRUState
+from ssm_kit.layers.shared_attention import SharedAttention
 
 __all__ = [
     "MLP",
+    "RGLRU",
     "Attention",
+    "GatedDeltaNet",
+    "GatedDeltaNetState",
     "GatedRMSNorm",
     "KVCache",
     "Layer",
+    "LinearAttention",
+    "LinearAttentionState",
     "Mamba",
     "Mamba2",
     "Mamba2State",
     "MambaState",
+    "MoE",
+    "RGLRUState",
     "RMSNorm",
+    "SharedAttention",
     "state_bytes",
 ]

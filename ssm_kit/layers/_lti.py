@@ -1,7 +1,7 @@
 """What S4 and S4D share: one time-invariant model per channel, then a layer that mixes the channels."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -47,15 +47,18 @@ class TimeInvariant(Layer):
         dtype = torch.promote_types(dtype, torch.complex64) if paired else dtype
         return S4State(self.D.new_zeros(batch_size, self.d_model, entries, device=device, dtype=dtype))
 
-    def _given(self, x: Tensor, state: S4State | None) -> S4State | None:
+    def _given(self, x: Tensor, state: Any) -> Any:
         """A sequence from the start has no earlier state to add: None stays None, and saves that work."""
         return None if state is None and x.ndim == 3 else super()._given(x, state)
 
-    def _advance(self, x: Tensor, state: S4State | None) -> tuple[Tensor, S4State]:
+    def _advance(self, x: Tensor, state: Any) -> tuple[Tensor, S4State]:
         u = x.to(wide(torch.promote_types(x.dtype, self.D.dtype)))
-        y, ssm = self._run(u, state and state.ssm) if state is None or x.ndim == 3 else self._tick(u, state.ssm)
-        y = F.gelu(y + self.D * u).to(x.dtype)
-        return F.glu(self.output_linear(y), -1), S4State(ssm if state is None else ssm.to(state.ssm.dtype))
+        if state is None:
+            y, ssm = self._run(u, None)
+        else:
+            y, ssm = (self._run if x.ndim == 3 else self._tick)(u, state.ssm)
+            ssm = ssm.to(state.ssm.dtype)
+        return F.glu(self.output_linear(F.gelu(y + self.D * u).to(x.dtype)), -1), S4State(ssm)
 
     def _run(self, u: Tensor, h: Tensor | None) -> tuple[Tensor, Tensor]:
         """Outputs (B, L, d_model) of inputs u of that shape, by convolution, and the state after them."""

@@ -53,23 +53,19 @@ class S4(TimeInvariant):
         power = torch.linalg.matrix_power(A_bar, length)
         C_tilde = C - torch.einsum("dn,dnm->dm", C, power)
         y = convolve(u, dplr_kernel(Lambda, P, P, B, C_tilde, step, length).real)
-        # In each frequency the state settles into its response. Their sum is the state after the input repeated for
-        # ever; what the earlier repetitions left in it is Ā^L of it.
-        waves = torch.fft.fft(u, dim=1) * _roots(length, Lambda)[:, None] / length
+        # Each wave of the input settles into a response. Their sum is the state after an input that repeats for ever;
+        # Ā^L of it is what the earlier repetitions left there, and h takes their place.
+        waves = torch.fft.fft(u, dim=1) * _roots(length, u)[:, None] / length
         settled = torch.einsum("bld,ldn->bdn", waves, dplr_response(Lambda, P, P, B, step, length))
+        before = -settled
         if h is not None:
-            h = _pairs(h)
-            y = y + self._echo(A, A_bar, C_tilde, h, length)
-        before = h - settled if h is not None else -settled
+            before = before + (h := _pairs(h))
+            # What h adds to the outputs is C Ā^(i+1) h: the response of Aᵀ to a source whose B̄ is C̃, meeting Ā h.
+            source = C_tilde / step[:, None] - torch.einsum("dn,dnm->dm", C_tilde, A) / 2
+            rows = dplr_response(Lambda, P.conj(), P.conj(), source, step, length)
+            y = y + torch.fft.ifft(torch.einsum("ldn,dnm,bdm->bld", rows, A_bar, h), dim=1).real
         after = settled + torch.einsum("dnm,bdm->bdn", power, before)
         return y, after[..., : self.d_state // 2]
-
-    def _echo(self, A: Tensor, A_bar: Tensor, C_tilde: Tensor, h: Tensor, length: int) -> Tensor:
-        """What the state h before the sequence adds to its outputs: C Ā^(i+1) h, by the response of Aᵀ to C̃."""
-        Lambda, P, _, _, step = self._model()
-        source = C_tilde / step[:, None] - torch.einsum("dn,dnm->dm", C_tilde, A) / 2  # its B̄ is C̃
-        rows = dplr_response(Lambda, P.conj(), P.conj(), source, step, length)  # (L, D, N)
-        return torch.fft.ifft(torch.einsum("ldn,dnm,bdm->bld", rows, A_bar, h), dim=1).real
 
     def _tick(self, u: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         Lambda, P, B, C, step = self._model()
@@ -84,5 +80,5 @@ def _pairs(half: Tensor) -> Tensor:
 
 def _roots(length: int, like: Tensor) -> Tensor:
     """exp(−2πi j / L) for j = 0 .. L − 1."""
-    phase = torch.arange(length, device=like.device, dtype=like.real.dtype) * (-2 * torch.pi / length)
+    phase = torch.arange(length, device=like.device, dtype=like.dtype) * (-2 * torch.pi / length)
     return torch.polar(torch.ones_like(phase), phase)
