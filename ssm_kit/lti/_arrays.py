@@ -56,6 +56,12 @@ def require_per_channel(name: str, array: Array, channels: tuple[int, ...]) -> N
         raise ValueError(f"{name} must have shape {allowed}; got {tuple(array.shape)}")
 
 
+def require_count(name: str, value: Any) -> None:
+    """Raise ValueError unless `value` is an integer >= 1."""
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be an integer >= 1; got {value!r}")
+
+
 def is_dense(A: Array, B: Array, names: tuple[str, str]) -> bool:
     """True if A is dense (..., N, N), False if diagonal (..., N), judged by B (..., N); ValueError if neither."""
     diagonal, dense = tuple(B.shape), (*B.shape, *B.shape[-1:])

@@ -1,8 +1,6 @@
 """The same map as one convolution: y = K ∗ x with the kernel K_i = C Āⁱ B̄, for models that do not change in time."""
 
-import numpy as np
-
-from ssm_kit.lti._arrays import Array, arrays
+from ssm_kit.lti._arrays import Array, arrays, require_count
 from ssm_kit.lti.recurrence import advance, require_model
 
 
@@ -23,8 +21,7 @@ def kernel(A_bar: Array, B_bar: Array, C: Array, length: int, *, D: Array | None
         ValueError: length < 1, shapes that do not fit, NaN or infinity, a dtype that is not floating,
             numpy mixed with torch.
     """
-    if not isinstance(length, (int, np.integer)) or length < 1:
-        raise ValueError(f"length must be an integer >= 1; got {length!r}")
+    require_count("length", length)
     xp, (A_bar, B_bar, C, skip) = arrays(A_bar=A_bar, B_bar=B_bar, C=C, D=0.0 if D is None else D)
     dense = require_model(A_bar, B_bar, C, skip)
     states, power = B_bar[None], A_bar  # Āⁱ B̄ for the taps so far, (taps, N) or (taps, D, N), and Ā^taps
