@@ -31,26 +31,40 @@ def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float(f"{float((found.double() - expected.double()).norm() / expected.double().norm()):.3g}")
 
 
-def run(script: str, what: str, measure: Callable[[], tuple[dict, dict]]) -> None:
-    """Run `measure`, which returns (settings, data), and write the result where --out says."""
+def run(
+    script: str,
+    what: str,
+    measure: Callable[[], tuple[dict, dict]],
+    *,
+    smoke: Callable[[], tuple[dict, dict]] | None = None,
+    seeds: tuple[int, ...] = (SEED,),
+) -> None:
+    """Run `measure`, which returns (settings, data), and write the result where --out says.
+
+    With --smoke run `smoke` instead: the same at a size for two CPU cores and a minute, which need not be stored.
+    """
     parser = argparse.ArgumentParser(description=what)
-    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
+    parser.add_argument("--out", type=Path, required=smoke is None, help="the JSON file to write")
     parser.add_argument("--commit", help="the code's commit, where git is not at hand")
+    if smoke is not None:
+        parser.add_argument("--smoke", action="store_true", help="a small size, for a look and for tests")
     options = parser.parse_args()
     torch.manual_seed(SEED)
     start = time.perf_counter()
-    settings, data = measure()
+    settings, data = smoke() if smoke is not None and options.smoke else measure()
+    on_gpu = torch.cuda.is_available()
     result = {
         "what": what,
         "script": script,
         "commit": options.commit or subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip(),
         "date": datetime.date.today().isoformat(),
-        "gpu": torch.cuda.get_device_name(),
+        "gpu": torch.cuda.get_device_name() if on_gpu else None,
         "torch": torch.__version__,
-        "triton": triton_version,
-        "seeds": [SEED],
+        "triton": triton_version if on_gpu else None,
+        "seeds": list(seeds),
         "wall_s": round(time.perf_counter() - start, 1),
         "settings": settings,
         "data": data,
     }
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    if options.out is not None:
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
