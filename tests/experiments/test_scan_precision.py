@@ -1,23 +1,13 @@
 """The smoke size runs as its docstring says, and shows what the stored result shows at length 131072."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from ssm_kit import results
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory) -> dict:
-    out = tmp_path_factory.mktemp("scan_precision") / "result.json"
-    command = [sys.executable, "experiments/scan_precision.py", "--smoke", "--out", str(out), "--commit", "0123abc"]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    return json.loads(out.read_text())
+def smoke(run_smoke) -> dict:
+    return run_smoke("scan_precision")
 
 
 @pytest.fixture(params=["smoke", "stored"])
