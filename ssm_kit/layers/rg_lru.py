@@ -41,7 +41,7 @@ class RGLRU(Layer):
     its recurrent block.
 
     The paper draws a^8 uniformly from [0.9, 0.999], as is done here; the released code draws a (and that uniformly in
-    its square), hence forgets eight times faster at first.
+    its square), hence forgets about eight times faster at first.
 
     Args:
         d_model: width of input and output.
@@ -151,7 +151,7 @@ def _gate(heads: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def _lecun(linear: nn.Linear) -> nn.Linear:
-    """Weights of variance 1 / inputs and no bias at first (arXiv 2402.19427, §2.4 names it LeCun init)."""
+    """Weights of variance 1 / inputs (LeCun's initialisation), biases of 0."""
     nn.init.normal_(linear.weight, std=1 / math.sqrt(linear.in_features))
     nn.init.zeros_(linear.bias)
     return linear
