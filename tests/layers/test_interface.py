@@ -91,7 +91,7 @@ def test_rows_of_a_batch_are_independent(layer):
 
 def test_gradients_reach_inputs_and_all_weights(layer):
     x = inputs().requires_grad_()
-    first, state = layer(x[:, :4])
+    _, state = layer(x[:, :4])
     y, _ = layer(x[:, 4:], state)
     (y * inputs(seed=2)[:, 4:]).sum().backward()  # of the second piece alone: the first is reached through the state
     unused = {"block.linear.0.weight"}  # belongs to another call
@@ -160,9 +160,9 @@ def test_inputs_of_another_shape_are_refused(name):
         layer(inputs()[..., 1:])
     with pytest.raises(ValueError, match=r"x must have shape .*got \(2, 0, 12\)"):
         layer(inputs()[:, :0])
-    with pytest.raises(ValueError, match="x must have a dtype of .*; got int64"):
+    with pytest.raises(ValueError, match=r"x must have a dtype of .*; got int64"):
         layer(inputs().long())
-    with pytest.raises(ValueError, match="state must be .*; got int"):
+    with pytest.raises(ValueError, match=r"state must be .*; got int"):
         layer(inputs(), 3)
     with pytest.raises(ValueError, match="batch_size must be an integer >= 1; got 0"):
         layer.init_state(0)

@@ -11,8 +11,8 @@ import transformers
 from layer_cases import stepwise
 from transformers.models.falcon_mamba.modeling_falcon_mamba import FalconMambaMixer
 from transformers.models.jamba.modeling_jamba import JambaAttention, JambaMambaMixer, JambaMLP, JambaSparseMoeBlock
-from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 from transformers.models.mamba.modeling_mamba import MambaMixer
+from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 from transformers.models.nemotron_h import modeling_nemotron_h as nemotron_h
 from transformers.models.qwen3_next import modeling_qwen3_next as qwen3_next
 from transformers.models.recurrent_gemma import modeling_recurrent_gemma as recurrent_gemma
