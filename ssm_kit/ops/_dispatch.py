@@ -68,6 +68,17 @@ def _obstacle(device: torch.device, unsupported: Callable[[], str | None] | None
     return why and f"for this call ({why})"
 
 
+def step_on_gpu(
+    operator: str, unsupported: Callable[..., str | None], x: torch.Tensor, *tensors: torch.Tensor | None
+) -> bool:
+    """Can the GPU kernel take this step? It has no gradients: where one is wanted, torch takes the step.
+
+    `unsupported(x, *tensors)` is what `resolve` asks.
+    """
+    wanted = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *tensors))
+    return not wanted and resolve("auto", operator, x.device, lambda: unsupported(x, *tensors)) == "cuda"
+
+
 def warn_once(operator: str, message: str) -> None:
     """Warn the caller of a public function, the first time only."""
     if operator not in _warned:

@@ -19,3 +19,8 @@ def unsupported_dtype(*tensors: Tensor | None) -> str | None:
     if gpu.major < 8 and any(tensor.dtype == torch.bfloat16 for tensor in given):
         return f"{gpu.name} has no bfloat16: use float16"
     return None
+
+
+def with_dense_channels(tensor: Tensor) -> Tensor:
+    """The tensor itself if its last axis is dense, as the kernels read it (other axes may be strided), or a copy."""
+    return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()

@@ -211,6 +211,6 @@ def test_a_bad_step_is_named():
         causal_conv1d_step(**part(make(7), 0), state=torch.zeros(2, 4, 5))
 
 
-def test_gpu_kernels_are_said_to_be_missing():
-    with pytest.raises(NotImplementedError, match='causal_conv1d has no GPU kernel yet: use backend="torch"'):
+def test_gpu_kernels_want_a_gpu():
+    with pytest.raises(ValueError, match='backend="cuda" must be given tensors on a CUDA device; got cpu'):
         causal_conv1d(**make(5), backend="cuda")

@@ -231,6 +231,6 @@ def test_a_bad_step_is_named():
         first_order_scan_step(torch.zeros(2, 3), torch.zeros(2, 3), state=torch.zeros(2, 2))
 
 
-def test_gpu_kernels_are_said_to_be_missing():
-    with pytest.raises(NotImplementedError, match="first_order_scan has no GPU kernel yet"):
+def test_gpu_kernels_want_a_gpu():
+    with pytest.raises(ValueError, match='backend="cuda" must be given tensors on a CUDA device; got cpu'):
         first_order_scan(**make(5), backend="cuda")

@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssm_kit.ops import _check
-from ssm_kit.ops._dispatch import full_precision, resolve
-from ssm_kit.ops._varlen import run_packed, sequence_bounds
+from ssm_kit.ops._dispatch import full_precision, resolve, step_on_gpu
+from ssm_kit.ops._varlen import run_packed, sequence_bounds, sequence_count
 from ssm_kit.ops.causal_conv1d import reference, shifted
 
 
@@ -43,15 +43,25 @@ def causal_conv1d(
     Raises:
         ValueError: shapes that do not fit, dtypes that are not real floating, several devices, bad `cu_seqlens`, an
             unknown activation or backend.
-        NotImplementedError: backend="cuda".
+        NotImplementedError: backend="cuda" for float64, for very many taps, or where its packages are missing.
     """
     size = _check_arguments("B L D", x, weight, bias, activation)
-    bounds = None if cu_seqlens is None else sequence_bounds(cu_seqlens, batch=size["B"], length=size["L"])
-    rows, meaning = (size["B"], "(B, W - 1, D)") if bounds is None else (len(bounds) - 1, "(S, W - 1, D)")
+    backend = resolve(backend, "causal_conv1d", x.device, lambda: _obstacle(x, weight, bias, initial_state))
+    rows, meaning, bounds = size["B"], "(B, W - 1, D)", None
+    if cu_seqlens is not None and backend == "cuda":
+        rows, meaning = sequence_count(cu_seqlens, batch=size["B"], length=size["L"]), "(S, W - 1, D)"
+    elif cu_seqlens is not None:
+        bounds = sequence_bounds(cu_seqlens, batch=size["B"], length=size["L"])
+        rows, meaning = len(bounds) - 1, "(S, W - 1, D)"
     shape = (rows, size["W"] - 1, size["D"])
     _check_state("initial_state", initial_state, x, shape, meaning)
-    convolve = {"reference": reference, "torch": shifted}[resolve(backend, "causal_conv1d", x.device)].convolve
     dtype = _check.compute_dtype(x, weight, bias, initial_state)
+    if backend == "cuda":
+        from ssm_kit.ops.causal_conv1d import cuda
+
+        y = cuda.scan(x, weight, bias, initial_state, cu_seqlens, activation is not None)
+        return (y, cuda.final_state(x, initial_state, cu_seqlens, size["W"])) if return_final_state else y
+    convolve = {"reference": reference, "torch": shifted}[backend].convolve
     state = x.new_zeros(shape, dtype=dtype) if initial_state is None else initial_state.to(dtype)
 
     def run(tensors: tuple[Tensor, ...], start: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,10 +94,20 @@ def causal_conv1d_step(
     """
     size = _check_arguments("B D", x, weight, bias, activation)
     _check_state("state", state, x, (size["B"], size["W"] - 1, size["D"]), "(B, W - 1, D)")
+    if step_on_gpu("causal_conv1d_step", _obstacle, x, weight, bias, state):
+        from ssm_kit.ops.causal_conv1d import cuda
+
+        return cuda.step(x, weight, bias, state, activation is not None)
     dtype = _check.compute_dtype(x, weight, bias, state)
     window = torch.cat([state.to(dtype), x[:, None].to(dtype)], dim=1)  # (B, W, D)
     y = reference.convolve(window, weight.to(dtype))[:, 0]
     return _finish(y, bias, activation).to(x.dtype), window[:, 1:].clone()
+
+
+def _obstacle(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None) -> str | None:
+    from ssm_kit.ops.causal_conv1d import cuda
+
+    return cuda.unsupported(x, weight, bias, state)
 
 
 def _check_arguments(

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ssm_kit.ops import _check
-from ssm_kit.ops._dispatch import full_precision, resolve
+from ssm_kit.ops._dispatch import full_precision, resolve, step_on_gpu
 from ssm_kit.ops.first_order_scan import chunked, reference
 
 
@@ -35,10 +35,16 @@ def first_order_scan(
 
     Raises:
         ValueError: shapes that do not fit, dtypes that are not floating, several devices, an unknown backend.
-        NotImplementedError: backend="cuda".
+        NotImplementedError: backend="cuda" for complex numbers, float64, or where its packages are missing.
     """
     size = _check_arguments("B L D", a, b, "initial_state", initial_state)
-    run = {"reference": reference.scan, "torch": chunked.scan}[resolve(backend, "first_order_scan", a.device)]
+    backend = resolve(backend, "first_order_scan", a.device, lambda: _obstacle(a, b, initial_state))
+    if backend == "cuda":
+        from ssm_kit.ops.first_order_scan import cuda
+
+        h, state = cuda.scan(a, b, initial_state, reverse)
+        return (h, state) if return_final_state else h
+    run = {"reference": reference.scan, "torch": chunked.scan}[backend]
     dtype = _check.compute_dtype(a, b, initial_state)
     if initial_state is None:
         initial_state = a.new_zeros((size["B"], size["D"]), dtype=dtype)
@@ -58,8 +64,18 @@ def first_order_scan_step(a: Tensor, b: Tensor, *, state: Tensor) -> Tensor:
     Raises ValueError as `first_order_scan`.
     """
     _check_arguments("B D", a, b, "state", state)
+    if step_on_gpu("first_order_scan_step", _obstacle, a, b, state):
+        from ssm_kit.ops.first_order_scan import cuda
+
+        return cuda.step(a, b, state)
     dtype = _check.compute_dtype(a, b, state)
     return reference.step(state.to(dtype), a.to(dtype), b.to(dtype))
+
+
+def _obstacle(*tensors: Tensor | None) -> str | None:
+    from ssm_kit.ops.first_order_scan import cuda
+
+    return cuda.unsupported(*tensors)
 
 
 def _check_arguments(letters: str, a: Tensor, b: Tensor, state_name: str, state: Tensor | None) -> dict[str, int]:
