@@ -53,7 +53,10 @@ class MLP(Layer):
         self.down_proj = nn.Linear(d_ff, d_model, bias=bias)
 
     def _advance(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        activation = ACTIVATIONS[self.kind]
         if self.kind == "relu2":
-            return self.down_proj(activation(self.up_proj(x))), state
-        return self.down_proj(activation(self.gate_proj(x)) * self.up_proj(x)), state
+            return self.down_proj(squared_relu(self.up_proj(x))), state
+        return self.gated(self.gate_proj(x), self.up_proj(x)), state
+
+    def gated(self, gate: Tensor, up: Tensor) -> Tensor:
+        """down_proj(f(gate) · up), both (..., d_ff), of a kind with a gate."""
+        return self.down_proj(ACTIVATIONS[self.kind](gate) * up)

@@ -14,22 +14,25 @@ class SharedAttention(Layer):
     """linear[call](MLP(norm(attention(norm([x, embeddings]))))), without residuals (arXiv 2405.16712, §2, eq. 6).
 
     x is the stream at this depth, `embeddings` the stream as it entered the model. Only the last linear map differs
-    from call to call. Sharing the weights does not share the past: every call has a cache of its own, because its keys
-    are computed from another x. Heads are as wide as the joint input, and scores are scaled by (head_dim / 2)^-1/2.
+    from call to call, and in Zamba2 (arXiv 2411.15242) a low-rank term in the MLP's gate and up projections. Sharing
+    the weights does not share the past: every call has a cache of its own, because its keys are computed from another
+    x. Heads divide up the joint input, and scores are scaled by (head_dim / 2)^-1/2.
 
     Parameters have the names and shapes of transformers' Zamba: those of its shared_transf here, and as linear.0,
-    linear.1, ... those of the linear map of its hybrid layers.
+    linear.1, ... those of the linear map of its hybrid layers. Zamba2's two shared blocks are two of these.
 
     Args:
         d_model: width of x, of the embeddings and of the output.
         num_heads: of the attention, a divisor of 2 d_model; heads have 2 d_model / num_heads numbers.
         d_ff: width inside the MLP.
         num_calls: places of the model from which the block is called.
-        kind: of the MLP, as there; Zamba's is "geglu".
+        kind: of the MLP, as there, and one with a gate; Zamba's is "geglu".
         norm_eps: of both norms.
+        adapter_rank: of the low-rank term of every call; None for no such term. It is 0 at first, as in LoRA.
+        rope: base θ of rotary positions (Zamba2-7B); None for no positions.
 
     Raises:
-        ValueError: sizes below 1 or that do not divide, an unknown kind.
+        ValueError: sizes below 1 or that do not divide, an unknown kind, or one without a gate.
     """
 
     def __init__(
@@ -41,14 +44,22 @@ class SharedAttention(Layer):
         *,
         kind: str = "geglu",
         norm_eps: float = 1e-5,
+        adapter_rank: int | None = None,
+        rope: float | None = None,
     ) -> None:
         super().__init__()
-        require_positive(d_model=d_model, num_heads=num_heads, num_calls=num_calls)
+        require_positive(d_model=d_model, num_heads=num_heads, num_calls=num_calls, adapter_rank=adapter_rank)
+        if kind == "relu2":
+            raise ValueError(f"kind must have a gate; got {kind!r}")
         self.d_model = d_model
         self.input_layernorm = RMSNorm(2 * d_model, norm_eps)
-        self.self_attn = Attention(2 * d_model, num_heads, d_out=d_model, scale=(d_model / num_heads) ** -0.5)
+        scale = (d_model / num_heads) ** -0.5
+        self.self_attn = Attention(2 * d_model, num_heads, d_out=d_model, scale=scale, rope=rope)
         self.pre_ff_layernorm = RMSNorm(d_model, norm_eps)
         self.feed_forward = MLP(d_model, d_ff, kind)
+        self.adapter = None
+        if adapter_rank is not None:
+            self.adapter = nn.ModuleList(_adapter(d_model, adapter_rank, 2 * d_ff) for _ in range(num_calls))
         self.linear = nn.ModuleList(nn.Linear(d_model, d_model, bias=False) for _ in range(num_calls))
 
     def forward(  # type: ignore[override]
@@ -93,6 +104,20 @@ class SharedAttention(Layer):
         joint = self.input_layernorm(torch.cat([x, embeddings], dim=-1))
         advance = self.self_attn if x.ndim == 3 else self.self_attn.step
         y, state = advance(joint, state)
-        advance = self.feed_forward if x.ndim == 3 else self.feed_forward.step
-        y, _ = advance(self.pre_ff_layernorm(y), None)
-        return self.linear[call](y), state
+        return self.linear[call](self._feed(self.pre_ff_layernorm(y), call)), state
+
+    def _feed(self, x: Tensor, call: int) -> Tensor:
+        """The MLP, with the low-rank term of this call."""
+        mlp = self.feed_forward
+        gate, up = mlp.gate_proj(x), mlp.up_proj(x)
+        if self.adapter is not None:
+            low_rank = self.adapter[call](x).chunk(2, dim=-1)
+            gate, up = gate + low_rank[0], up + low_rank[1]
+        return mlp.gated(gate, up)
+
+
+def _adapter(inputs: int, width: int, outputs: int) -> nn.Sequential:
+    """A linear map through a narrow middle, 0 at first (arXiv 2106.09685)."""
+    adapter = nn.Sequential(nn.Linear(inputs, width, bias=False), nn.Linear(width, outputs, bias=False))
+    nn.init.zeros_(adapter[1].weight)  # type: ignore[arg-type]
+    return adapter

@@ -26,6 +26,7 @@ LAYERS = {
     "window of 4": lambda: Attention(D_MODEL, 4, 1, 4, rope=1e4, rotary_fraction=0.5, window=4, out_bias=True),
     "window of 1": lambda: Attention(D_MODEL, 3, window=1),
     "shared attention": lambda: Bound(SharedAttention(D_MODEL, 4, 10, num_calls=2)),
+    "zamba2's attention": lambda: Bound(SharedAttention(D_MODEL, 2, 10, num_calls=2, adapter_rank=3, rope=1e4)),
     "swiglu": lambda: MLP(D_MODEL, 10),
     "relu2": lambda: MLP(D_MODEL, 10, "relu2", bias=True),
     "jamba's experts": lambda: MoE(D_MODEL, 10, 4, 2),

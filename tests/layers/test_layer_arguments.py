@@ -52,6 +52,8 @@ REFUSED = [
     (lambda: Attention(8, 2, rope=1e4, rotary_fraction=1.5), "rotary_fraction must be a number in (0, 1]"),
     (lambda: SharedAttention(8, 4, 8, 0), "num_calls must be an integer >= 1; got 0"),
     (lambda: SharedAttention(8, 3, 8), "d_model must be a multiple of num_heads = 3; got 16"),
+    (lambda: SharedAttention(8, 4, 8, kind="relu2"), "kind must have a gate; got 'relu2'"),
+    (lambda: SharedAttention(8, 4, 8, adapter_rank=0), "adapter_rank must be an integer >= 1; got 0"),
     (lambda: MLP(8, 0), "d_ff must be an integer >= 1; got 0"),
     (lambda: MLP(8, 8, "relu"), "kind must be one of 'swiglu', 'geglu', 'geglu_tanh', 'relu2'; got 'relu'"),
     (lambda: MoE(8, 8, 4, 5), "top_k must be at most num_experts = 4; got 5"),

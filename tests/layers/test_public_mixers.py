@@ -17,6 +17,7 @@ from transformers.models.nemotron_h import modeling_nemotron_h as nemotron_h
 from transformers.models.qwen3_next import modeling_qwen3_next as qwen3_next
 from transformers.models.recurrent_gemma import modeling_recurrent_gemma as recurrent_gemma
 from transformers.models.zamba.modeling_zamba import ZambaAttentionDecoderLayer, ZambaMambaMixer
+from transformers.models.zamba2 import modeling_zamba2 as zamba2
 
 from ssm_kit.layers import MLP, RGLRU, Attention, GatedDeltaNet, Mamba, Mamba2, MoE, SharedAttention, zamba_weights
 
@@ -188,6 +189,29 @@ def test_zambas_shared_block():
     ours = SharedAttention(D_MODEL, 4, 48, 3)
     weights = theirs.state_dict() | {f"linear.{name}": value for name, value in linear.state_dict().items()}
     assert_equal(theirs, ours, expected, weights, embeddings=embeddings, call=2)
+
+
+@torch.no_grad()
+def test_zamba2s_shared_block():
+    """Two blocks take turns: each has adapters for its own calls, here the second for calls 1 and 3 of four."""
+    sizes = {"num_mem_blocks": 2, "adapter_rank": 5, "use_mem_rope": True, "layers_block_type": ["hybrid"] * 4}
+    config = transformers.Zamba2Config(
+        **SIZES | {"num_hidden_layers": 4}, **HEADS | {"num_key_value_heads": 4}, **sizes, mamba_ngroups=1
+    )
+    theirs = stir(zamba2.Zamba2AttentionDecoderLayer(config, block_id=1))
+    linear = stir(torch.nn.ModuleList(torch.nn.Linear(D_MODEL, D_MODEL, bias=False) for _ in range(2)))
+    embeddings, rotary = inputs(seed=2), zamba2.Zamba2RotaryEmbedding(config)(inputs(), POSITIONS)
+    expected = linear[1](theirs(inputs(), embeddings, 3, mask(), position_embeddings=rotary))
+    adapters = "feed_forward.gate_up_proj_adapter_list"
+    weights = renamed(theirs, **{f"{adapters}.1": "adapter.0", f"{adapters}.3": "adapter.1"})
+    gate_up = weights.pop("feed_forward.gate_up_proj.weight")
+    weights["feed_forward.gate_proj.weight"], weights["feed_forward.up_proj.weight"] = gate_up.chunk(2)
+    weights = {
+        for name, weight in weights.items()
+    }
+    weights |= {f"linear.{name}": value for name, value in linear.state_dict().items()}
+    ours = SharedAttention(D_MODEL, 4, 48, 2, adapter_rank=5, rope=1e4)
+    assert_equal(theirs, ours, expected, weights, embeddings=embeddings, call=1)
 
 
 def renamed(theirs, **names):
