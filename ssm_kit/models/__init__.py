@@ -5,7 +5,19 @@ from ssm_kit.models.checkpoint import load, save
 from ssm_kit.models.config import ModelConfig
 from ssm_kit.models.generate import generate, stream
 from ssm_kit.models.language_model import LanguageModel
+from ssm_kit.models.pretrained import from_transformers
 from ssm_kit.models.sampling import Sampling
 from ssm_kit.models.schedule import schedule
 
-__all__ = ["Cache", "LanguageModel", "ModelConfig", "Sampling", "generate", "load", "save", "schedule", "stream"]
+__all__ = [
+    "Cache",
+    "LanguageModel",
+    "ModelConfig",
+    "Sampling",
+    "from_transformers",
+    "generate",
+    "load",
+    "save",
+    "schedule",
+    "stream",
+]

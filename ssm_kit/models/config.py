@@ -15,8 +15,11 @@ class ModelConfig:
         ModelConfig(vocab_size=256, d_model=64, pattern="M-M-*-", blocks={
             "M": "Mamba2",                                # a layer of ssm_kit.layers with its defaults
             "*": {"layer": "Attention", "num_heads": 4},  # or with arguments of its constructor (all but d_model)
-            "-": {"layer": "MLP", "d_hidden": 128},
+            "-": {"layer": "MLP", "d_ff": 128},
         })
+
+    An entry may ask for an attention that all blocks of its kind share, as Zamba has it before some of its mixers:
+    {"layer": "Mamba", "shared": {"num_heads": 4, "d_ff": 128}}, with arguments of `SharedAttention`.
 
     `pattern` may also be a sequence of longer names. Pattern and blocks are normalised: a tuple of names, and a
     dictionary of dictionaries.

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssm_kit.layers import RMSNorm
-from ssm_kit.models.block import Block
+from ssm_kit.models.block import Block, build_blocks
 from ssm_kit.models.cache import Cache
 from ssm_kit.models.config import ModelConfig
 from ssm_kit.ops._check import bind_shapes
@@ -37,7 +37,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = nn.Embedding(config.vocab_size, config.d_model)
-        self.layers = nn.ModuleList(Block(config, kind) for kind in config.pattern)
+        self.layers, self.shared = build_blocks(config)
         self.norm_f = RMSNorm(config.d_model, config.norm_eps, zero_centered=config.zero_centered_norm)
         self.lm_head = None if config.tied_head else nn.Linear(config.d_model, config.vocab_size, bias=False)
         self._initialise()
@@ -81,16 +81,17 @@ class LanguageModel(nn.Module):
     ) -> Cache:
         """The memory before the first token; see `Layer.init_state` for the arguments."""
         blocks = cast(Iterable[Block], self.layers)
-        return Cache(tuple(block.mixer.init_state(batch_size, device=device, dtype=dtype) for block in blocks))
+        return Cache(tuple(block.init_state(batch_size, device=device, dtype=dtype) for block in blocks))
 
     def _run(self, ids: Tensor, cache: Cache | None) -> tuple[Tensor, Cache]:
-        x = self.embeddings(ids) * self.config.embedding_scale
+        embeddings = self.embeddings(ids) * self.config.embedding_scale
         if self.config.residual_in_fp32:
-            x = x.to(torch.promote_types(x.dtype, torch.float32))
+            embeddings = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
+        x = embeddings
         states = len(self.layers) * (None,) if cache is None else cache.states
         after = []
         for block, state in zip(self.layers, states, strict=True):
-            x, state = block(x, state)
+            x, state = block(x, state, embeddings)
             after.append(state)
         return self.norm_f(x).to(self.norm_f.weight.dtype), Cache(tuple(after))
 
@@ -110,6 +111,6 @@ class LanguageModel(nn.Module):
         for table in (self.embeddings, self.lm_head):
             if table is not None:
                 nn.init.normal_(table.weight, std=EMBEDDING_STD)
-        for name, parameter in self.layers.named_parameters():
+        for name, parameter in self.named_parameters():
             if OUTPUT_PROJECTIONS.intersection(name.split(".")) and parameter.ndim > 1:
                 parameter.div_(len(self.layers) ** 0.5)

@@ -10,7 +10,7 @@ PLAIN = {
     "vocab_size": 8,
     "d_model": 4,
     "pattern": "M-M-*",
-    "blocks": {"M": "Mamba2", "-": {"layer": "MLP", "d_hidden": 8}, "*": {"layer": "Attention", "num_heads": 2}},
+    "blocks": {"M": "Mamba2", "-": {"layer": "MLP", "d_ff": 8}, "*": {"layer": "Attention", "num_heads": 2}},
 }
 
 
@@ -18,7 +18,7 @@ def test_normalised():
     config = ModelConfig(**PLAIN)
     assert config.pattern == ("M", "-", "M", "-", "*")
     assert config.blocks["M"] == {"layer": "Mamba2"}
-    assert config.blocks["-"] == {"layer": "MLP", "d_hidden": 8}
+    assert config.blocks["-"] == {"layer": "MLP", "d_ff": 8}
 
 
 def test_names_longer_than_a_letter():

@@ -1,0 +1,254 @@
+"""The stack computes what its config says, remembers what it must, and refuses what it cannot do."""
+
+import pytest
+import torch
+from small_models import BLOCKS, VOCABULARY, build, config, random_ids
+from torch import nn
+
+from ssm_kit import cost
+from ssm_kit.layers import Mamba, Mamba2
+from ssm_kit.models import Cache, LanguageModel
+
+
+def close(a, b, tolerance=1e-5):
+    assert (a - b).abs().max() <= tolerance * max(1.0, b.abs().max().item())
+
+
+# What it computes
+
+
+@torch.no_grad()
+def test_the_stack_by_hand():
+    model = build("M-", tied_head=False, embedding_scale=4.0, logit_softcap=2.0, norm_eps=1e-3)
+    ids = random_ids(2, 5)
+
+    def norm(x, weight):
+        return x / (x.square().mean(-1, keepdim=True) + 1e-3).sqrt() * weight
+
+    x = 4 * model.embeddings.weight[ids]
+    for block in model.layers:
+        x = x + block.mixer(norm(x, block.norm.weight))[0]
+    logits = norm(x, model.norm_f.weight) @ model.lm_head.weight.T
+    close(model(ids)[0], 2 * torch.tanh(logits / 2))
+
+
+@torch.no_grad()
+def test_zero_centered_norms():
+    plain, centered = build("M-"), build("M-", zero_centered_norm=True)
+    weights = plain.state_dict()
+    for name in weights:
+        if name.split(".")[-2] in ("norm", "norm_f") and "mixer" not in name:
+            weights[name] = weights[name] - 1
+    centered.load_state_dict(weights)
+    ids = random_ids(2, 5)
+    close(centered(ids)[0], plain(ids)[0])
+
+
+def test_a_tied_head_has_no_weights_of_its_own():
+    tied, free = build("M", tied_head=True), build("M")
+    assert set(free.state_dict()) - set(tied.state_dict()) == {"lm_head.weight"}
+    close(tied.head(torch.eye(16)), tied.embeddings.weight.T)
+
+
+@pytest.mark.parametrize("pattern", ["SMS", "MMM", "M-*-", "L-L-", "S-M-*-L-"])
+def test_causality(pattern):
+    model, ids = build(pattern), random_ids(2, 9)
+    changed = ids.clone()
+    changed[:, 5] = (ids[:, 5] + 1) % VOCABULARY
+    with torch.no_grad():
+        before, after = model(ids)[0], model(changed)[0]
+    assert torch.equal(before[:, :5], after[:, :5])
+    assert not torch.equal(before[:, 5:], after[:, 5:])
+
+
+# Cache
+
+
+def steps(model, ids, cache=None):
+    logits = []
+    for token in ids.unbind(1):
+        one, cache = model.step(token, cache)
+        logits.append(one)
+    return torch.stack(logits, dim=1), cache
+
+
+def nested_close(a, b):
+    if isinstance(a, torch.Tensor):
+        close(a, b)
+    elif a is not None:
+        for x, y in zip(a, b, strict=True):
+            nested_close(x, y)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("cut", [1, 3, 8])
+def test_pieces_and_steps_are_the_whole(hybrid, cut):
+    ids = random_ids(2, 9)
+    whole, end = hybrid(ids)
+    first, cache = hybrid(ids[:, :cut])
+    for go_on in (hybrid, lambda *arguments: steps(hybrid, *arguments)):
+        second, after = go_on(ids[:, cut:], cache)
+        close(torch.cat([first, second], dim=1), whole)
+        nested_close(after.states, end.states)
+
+
+@torch.no_grad()
+def test_from_an_empty_cache(hybrid):
+    ids = random_ids(2, 6)
+    for cache in (None, hybrid.init_cache(2)):
+        close(steps(hybrid, ids, cache)[0], hybrid(ids)[0])
+        assert torch.equal(hybrid(ids, cache)[0], hybrid(ids)[0])
+
+
+@torch.no_grad()
+def test_an_old_cache_stays_valid(hybrid):
+    ids = random_ids(2, 9)
+    cache = hybrid(ids[:, :4])[1]
+    once = hybrid(ids[:, 4:], cache)[0]
+    hybrid.step(ids[:, 5], cache)
+    assert torch.equal(hybrid(ids[:, 4:], cache)[0], once)
+
+
+@torch.no_grad()
+def test_rows_of_a_batch_do_not_meet(hybrid):
+    ids = random_ids(3, 9)
+    logits, cache = hybrid(ids)
+    after, _ = hybrid.step(ids[:, 0], cache)
+    for row in range(3):
+        alone, own = hybrid(ids[row : row + 1])
+        close(logits[row : row + 1], alone)
+        close(after[row : row + 1], hybrid.step(ids[row : row + 1, 0], own)[0])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("length", [1, 3, 20])
+def test_bytes_are_those_of_the_cost_formulas(length, dtype):
+    batch, width = 3, dtype.itemsize
+    for pattern, kv, state, conv in [
+        ("S-S", 0, cost.recurrent_state_bytes(2, 32, 4, 4), cost.conv_window_bytes(2, 32, 4, width)),
+        ("MMM", 0, cost.recurrent_state_bytes(3, 32, 8, 4), cost.conv_window_bytes(3, 32 + 2 * 8, 4, width)),
+        ("*-*-", cost.kv_cache_bytes(2, 2, 4, length, width), 0, 0),
+        ("L", cost.kv_cache_bytes(1, 2, 8, length, width, window=3), 0, 0),  # of a window of 4, 3 are the past
+    ]:
+        cache = build(pattern).to(dtype)(random_ids(batch, length))[1]
+        positions = 8 * sum(kind in "*L" for kind in pattern)
+        assert cache.kv_bytes == batch * kv
+        assert cache.nbytes == batch * (kv + state + conv + positions)
+        assert cache.fixed_bytes == cache.nbytes - cache.kv_bytes
+
+
+@torch.no_grad()
+def test_an_empty_cache_holds_what_is_fixed(hybrid):
+    empty, later = hybrid.init_cache(2), hybrid(random_ids(2, 9))[1]
+    assert empty.kv_bytes == 0
+    assert empty.nbytes == empty.fixed_bytes == later.fixed_bytes
+    assert hybrid.init_cache(2, dtype=torch.float64).nbytes > empty.nbytes
+    assert all(state.conv.is_meta for state in hybrid.init_cache(1, device="meta").states[:3:2])
+
+
+# Precision, gradients, initial weights
+
+
+def test_the_residual_stream_keeps_float32():
+    """Every block adds little to a large stream: bfloat16 would round some of it away, block after block."""
+    errors = {}
+    for wide in (True, False):
+        torch.manual_seed(0)
+        model = LanguageModel(config("M-" * 8, residual_in_fp32=wide, tied_head=False))
+        model.embeddings.weight.data.mul_(100)
+        model, ids = model.to(torch.bfloat16), random_ids(4, 12)
+        with torch.no_grad():
+            logits, exact = model(ids)[0], model.float()(ids)[0]
+        assert logits.dtype == torch.bfloat16
+        errors[wide] = (logits - exact).norm() / exact.norm()
+    assert errors[True] < 0.01
+    assert errors[True] < 0.5 * errors[False]
+
+
+def test_float64():
+    model, ids = build("S-M-*-L-").double(), random_ids(2, 7)
+    with torch.no_grad():
+        whole, cache = model(ids)
+        close(steps(model, ids)[0], whole, 1e-13)
+    assert whole.dtype == torch.float64
+    assert all(state.ssm.dtype == torch.float64 for state in cache.states[:3:2])
+
+
+def test_every_weight_learns():
+    model, ids = build("S-M-*-L-", tied_head=False), random_ids(2, 8)
+    logits, _ = model(ids[:, :-1])
+    nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()).backward()
+    idle = [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()]
+    assert idle == []
+
+
+def test_initial_weights():
+    torch.manual_seed(0)
+    deep = LanguageModel(config(16 * "S-M-", tied_head=False))
+    assert deep.embeddings.weight.std().item() == pytest.approx(0.02, rel=0.1)
+    assert deep.lm_head.weight.std().item() == pytest.approx(0.02, rel=0.1)
+    for block, layer in ((0, Mamba(16, d_state=4)), (2, Mamba2(16, d_state=8, headdim=8))):
+        ratio = deep.layers[block].mixer.out_proj.weight.std() / layer.out_proj.weight.std()
+        assert ratio.item() == pytest.approx(1 / 8, rel=0.2)  # 64 blocks
+        ratio = deep.layers[block].mixer.in_proj.weight.std() / layer.in_proj.weight.std()
+        assert ratio.item() == pytest.approx(1, rel=0.2)
+
+
+def test_names_of_the_public_checkpoints():
+    names = set(build("MM", tied_head=False).state_dict())
+    mixer = {"A_log", "D", "dt_bias", "conv1d.bias", "conv1d.weight"}
+    mixer |= {f"{name}.weight" for name in ("in_proj", "norm", "out_proj")}
+    blocks = {f"layers.{i}.{name}" for i in (0, 1) for name in ["norm.weight", *(f"mixer.{name}" for name in mixer)]}
+    assert names == blocks | {"embeddings.weight", "norm_f.weight", "lm_head.weight"}
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([[1, 2]], "ids must be a tensor of int64 or int32; got list"),
+        (torch.ones(1, 2), "ids must be a tensor of int64 or int32; got torch.float32"),
+        (torch.ones(2, dtype=torch.int64), r"ids must have shape \(B, L\); got \(2,\)"),
+        (torch.ones(2, 0, dtype=torch.int64), r"ids must have shape \(B, L\) without an empty axis; got \(2, 0\)"),
+        (torch.tensor([[0, VOCABULARY]]), "ids must be from 0 to 31; got 0 to 32"),
+        (torch.tensor([[-1, 2]]), "ids must be from 0 to 31; got -1 to 2"),
+    ],
+)
+def test_ids_are_checked(hybrid, ids, message):
+    with pytest.raises(ValueError, match=message):
+        hybrid(ids)
+
+
+def test_a_step_takes_one_token_per_row(hybrid):
+    with pytest.raises(ValueError, match=r"ids must have shape \(B,\); got \(2, 1\)"):
+        hybrid.step(random_ids(2, 1))
+
+
+@torch.no_grad()
+def test_a_foreign_cache_is_refused(hybrid):
+    ids = random_ids(2, 4)
+    cache = hybrid(ids)[1]
+    with pytest.raises(ValueError, match="cache must hold 8 states, one per block; got 7"):
+        hybrid(ids, Cache(cache.states[:-1]))
+    with pytest.raises(ValueError, match="state must be a Mamba2State or None; got MambaState"):
+        hybrid(ids, Cache(cache.states[:2] + cache.states[:6]))
+    with pytest.raises(ValueError, match=r"state.conv must have shape .* = \(1, 3, 32\); got \(2, 3, 32\)"):
+        hybrid(ids[:1], cache)
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ("Mamba3", r"blocks\['X'\] must name one of .*Mamba2.*; got 'Mamba3'"),
+        ("KVCache", r"blocks\['X'\] must name one of .*; got 'KVCache'"),
+        ({"layer": "MLP"}, r"blocks\['X'\] must hold arguments of MLP: .*d_ff"),
+        ({"layer": "MLP", "d_ff": 4, "dropout": 0.5}, r"blocks\['X'\] must hold arguments of MLP: .*dropout"),
+        ({"layer": "Attention", "num_heads": 3}, r"blocks\['X'\] must hold arguments of Attention: d_model must be"),
+    ],
+)
+def test_a_block_must_be_a_layer(block, message):
+    with pytest.raises(ValueError, match=message):
+        LanguageModel(config("X", blocks=BLOCKS | {"X": block}))
