@@ -206,9 +206,6 @@ def test_zamba2s_shared_block():
     weights = renamed(theirs, **{f"{adapters}.1": "adapter.0", f"{adapters}.3": "adapter.1"})
     gate_up = weights.pop("feed_forward.gate_up_proj.weight")
     weights["feed_forward.gate_proj.weight"], weights["feed_forward.up_proj.weight"] = gate_up.chunk(2)
-    weights = {
-        for name, weight in weights.items()
-    }
     weights |= {f"linear.{name}": value for name, value in linear.state_dict().items()}
     ours = SharedAttention(D_MODEL, 4, 48, 2, adapter_rank=5, rope=1e4)
     assert_equal(theirs, ours, expected, weights, embeddings=embeddings, call=1)
