@@ -18,7 +18,6 @@ HEADER = """\
 # The versions with which the book is built and tested (python -m tools.constraints prints this file).
 # For building and testing only: the package itself asks for lower bounds, see pyproject.toml. Never pass it to Colab.
 """
-TRITON = "triton==3.7.1"  # belongs to this torch; Linux only, and not needed where there is no GPU
 
 
 def direct() -> list[Requirement]:
@@ -57,7 +56,7 @@ def installed_closure(requirements: Iterable[Requirement]) -> dict[str, Version]
 def main() -> None:
     # Without torch's local version ("+cpu"), so that the same file serves every platform.
     pins = [f"{name}=={version.public}" for name, version in installed_closure(direct()).items()]
-    print(HEADER + "\n".join(sorted([*pins, TRITON])))
+    print(HEADER + "\n".join(sorted(pins)))
 
 
 if __name__ == "__main__":
