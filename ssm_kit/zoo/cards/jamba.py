@@ -20,7 +20,7 @@ JAMBA = Card(
         "E": MoE(experts=16, active=2, layer={"kind": "swiglu"}),
     },
     layout="M-MEM-ME*-MEM-ME" * 4,
-    model={"tied_head": False, "residual_in_fp32": False},
+    model={"norm_eps": 1e-6, "tied_head": False, "residual_in_fp32": False},
     claims=(
         Claim(
             "Three times the throughput of Mixtral 8x7B on long contexts.",

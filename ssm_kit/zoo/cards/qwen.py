@@ -5,7 +5,7 @@ from ssm_kit.zoo.card import Card, Claim
 
 _GATED = {"rope": 10_000.0, "rotary_fraction": 0.25, "qk_norm": True, "output_gate": True}
 _EXPERTS = {"kind": "swiglu", "normalize": True, "shared_gate": True}
-_MODEL = {"zero_centered_norm": True, "tied_head": False, "residual_in_fp32": False}
+_MODEL = {"norm_eps": 1e-6, "zero_centered_norm": True, "tied_head": False, "residual_in_fp32": False}
 _DELTA = GatedDelta(key_heads=16, value_heads=32, key_dim=128, value_dim=128)
 
 QWEN3_NEXT = Card(

@@ -7,6 +7,7 @@ _SOURCES = ("arXiv 2402.19427", "arXiv 2404.07839", "github google-deepmind/recu
 _ROTARY = {"rope": 10_000.0, "rotary_fraction": 0.5, "out_bias": True}
 _MLP = MLP(layer={"kind": "geglu_tanh", "bias": True})
 _MODEL = {
+    "norm_eps": 1e-6,
     "zero_centered_norm": True,
     "logit_softcap": 30.0,
     "residual_in_fp32": False,
