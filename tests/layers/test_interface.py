@@ -149,6 +149,21 @@ def test_half_precision(name):
 
 
 @pytest.mark.parametrize("name", LAYERS)
+def test_autocast(name):
+    """Mixed precision, as in training: float32 weights get finite gradients, and pieces still fit together."""
+    layer, x = build(name).float(), inputs().float().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        y, _ = layer(x)
+        first, state = layer(x[:, :4])
+        second, _ = layer(x[:, 4:], state)
+    y.float().sum().backward()
+    assert torch.isfinite(x.grad).all()
+    assert all(torch.isfinite(weight.grad).all() for weight in layer.parameters() if weight.grad is not None)
+    pieces = torch.cat([first, second], 1)
+    assert (pieces - y).abs().max() <= 0.05 * y.abs().max()
+
+
+@pytest.mark.parametrize("name", LAYERS)
 def test_inputs_of_another_shape_are_refused(name):
     layer = build(name)
     with pytest.raises(ValueError, match=r"x must have shape \(B, L, d_model = 12\).*got \(2, 12\)"):
