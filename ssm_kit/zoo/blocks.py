@@ -155,6 +155,8 @@ class SharedHybrid(Block):
     mixers: ClassVar[tuple[str, ...]] = ("attention", "recurrent")
     attention: Attention
     recurrent: Recurrent
+    adapter_rank: int | None = None
+    """Rank of the term by which the MLP of one call differs from that of the next (Zamba2)."""
 
     def kv_bytes(self, tokens: int, dtype_bytes: int) -> int:
         """Those of this call."""

@@ -57,7 +57,7 @@ class Card:
         """The blocks in order, a letter each; None where no primary source read here says the order.
 
         M Mamba or Mamba-2, G Gated DeltaNet, K Kimi Delta Attention, R RG-LRU, * attention, L attention to a window,
-        Z a Mamba layer that hears shared attention, - MLP, E experts.
+        Z and Y Mamba layers that hear one shared attention or another, - MLP, E experts.
         """
         return self.layout if isinstance(self.layout, str) else None
 

@@ -61,7 +61,8 @@ def small(block: Block) -> dict[str, Any]:
 def _sizes(block: Block) -> dict[str, Any]:
     match block:
         case SharedHybrid():
-            return small(block.recurrent) | {"shared": {"num_heads": HEADS, "d_ff": 2 * D_MODEL}}
+            adapter = {} if block.adapter_rank is None else {"adapter_rank": HEADS}
+            return small(block.recurrent) | {"shared": {"num_heads": HEADS, "d_ff": 2 * D_MODEL, **adapter}}
         case Attention():
             return _attention(block)
         case Mamba():

@@ -5,6 +5,9 @@ from ssm_kit.zoo.card import Card, Claim
 
 _MAMBA = Mamba(channels=7424, layer={"num_heads": 2})
 _MAMBA2 = Mamba2(channels=5120, state=64, groups=1)
+_HYBRID2 = SharedHybrid(
+    attention=Attention(kv_heads=32, head_dim=160, query_heads=32), recurrent=_MAMBA2, adapter_rank=128
+)
 
 ZAMBA = Card(
     id="zamba-7b",
@@ -41,14 +44,8 @@ ZAMBA2 = Card(
     parameters=2_700_000_000,
     context=4096,
     layers=54,
-    blocks={
-        "M": _MAMBA2,
-        "Z": SharedHybrid(
-            attention=Attention(kv_heads=32, head_dim=160, query_heads=32),
-            recurrent=_MAMBA2,
-            missing="two shared blocks with low-rank adapters for each call",
-        ),
-    },
-    layout="M" + "MMMMMZ" * 7 + "MMMMZ" + "MMMZ" + "MM",
-    notes=("Two shared blocks take turns; each call has low-rank adapters of its own.",),
+    blocks={"M": _MAMBA2, "Z": _HYBRID2, "Y": _HYBRID2},
+    layout="M" + "MMMMMZMMMMMY" * 3 + "MMMMMZ" + "MMMMY" + "MMMZ" + "MM",
+    model={"residual_in_fp32": False},
+    notes=("Two shared blocks, Z and Y, take turns; a low-rank term in their MLP is of each call's own.",),
 )
