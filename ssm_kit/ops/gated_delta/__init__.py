@@ -1,14 +1,16 @@
 """Linear attention and the delta rules: a matrix memory that is written under keys and read under queries."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from ssm_kit.ops._check import require_shape
 from ssm_kit.ops._dispatch import full_precision, resolve
-from ssm_kit.ops._varlen import run_packed, sequence_bounds
+from ssm_kit.ops._varlen import run_packed, sequence_bounds, sequence_count
 from ssm_kit.ops.gated_delta import chunked, reference
-from ssm_kit.ops.gated_delta._arguments import prepare, require_given
+from ssm_kit.ops.gated_delta._arguments import check, prepare, require_given
 from ssm_kit.ops.gated_delta.step import delta_rule_step, gated_delta_rule_step, linear_attention_step
 
 __all__ = [
@@ -60,7 +62,7 @@ def gated_delta_rule(
     Raises:
         ValueError: shapes that do not fit, an empty axis, dtypes that are not real and floating, several devices, bad
             `cu_seqlens`, a scale that is not a finite number, an unknown backend.
-        NotImplementedError: backend="cuda".
+        NotImplementedError: backend="cuda" for tensors or a width that the kernels do not take.
     """
     require_given(g=g, beta=beta)
     options = _Options(scale, qk_l2norm, initial_state, return_final_state, cu_seqlens, backend)
@@ -124,21 +126,48 @@ def _run(
     operator: str, q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, beta: Tensor | None, options: _Options
 ) -> Tensor | tuple[Tensor, Tensor]:
     """The three operators: no decay without g, no correction without beta."""
-    scale, qk_l2norm, initial_state, return_final_state, cu_seqlens, backend = options
-    inputs = prepare("B L", q, k, v, g, beta, initial_state, scale, qk_l2norm)
-    bounds = None if cu_seqlens is None else sequence_bounds(cu_seqlens, batch=q.shape[0], length=q.shape[1])
-    rows, letter = (q.shape[0], "B") if bounds is None else (len(bounds) - 1, "S")
-    shape = (rows, *inputs.memory)
-    if initial_state is not None:
-        require_shape("initial_state", initial_state, shape, f"({letter}, HV, K, V)")
-    scan = {"reference": reference.scan, "torch": chunked.scan}[resolve(backend, operator, q.device)]
-    start = v.new_zeros(shape, dtype=inputs.dtype) if initial_state is None else initial_state.to(inputs.dtype)
+    form = check("B L", q, k, v, g, beta, options.initial_state, options.scale)
+    initial, packed = options.initial_state, options.cu_seqlens
+    backend = resolve(options.backend, operator, q.device, partial(_obstacle, q, k, v, g, beta, initial))
+    bounds, rows = None, q.shape[0]
+    if packed is not None:
+        bounds, rows = _sequences(packed, backend, batch=q.shape[0], length=q.shape[1])
+    if initial is not None:
+        require_shape("initial_state", initial, (rows, *form.memory), f"({'B' if packed is None else 'S'}, HV, K, V)")
+    if backend == "cuda":
+        from ssm_kit.ops.gated_delta import cuda
+
+        o, state = cuda.scan(q, k, v, g, beta, initial, packed, form.scale, options.qk_l2norm)
+    else:
+        scan = {"reference": reference.scan, "torch": chunked.scan}[backend]
+        tensors = prepare(form, q, k, v, g, beta, options.qk_l2norm)
+        start = tensors[2].new_zeros(rows, *form.memory) if initial is None else initial.to(form.dtype)
+        with full_precision(q.device):
+            o, state = _run_torch(partial(scan, scale=form.scale), tensors, start, bounds)
+    o = o.to(q.dtype)
+    return (o, state) if options.return_final_state else o
+
+
+def _sequences(cu_seqlens: Tensor, backend: str, **size: int) -> tuple[list[int] | None, int]:
+    """The bounds of the packed sequences, which stay on the device for the kernels (None), and their number."""
+    if backend == "cuda":
+        return None, sequence_count(cu_seqlens, **size)
+    bounds = sequence_bounds(cu_seqlens, **size)
+    return bounds, len(bounds) - 1
+
+
+def _obstacle(q: Tensor, *others: Tensor | None) -> str | None:
+    from ssm_kit.ops.gated_delta import cuda
+
+    return cuda.unsupported(q, *others, width=q.shape[-1])
+
+
+def _run_torch(
+    scan: Callable[..., tuple[Tensor, Tensor]], tensors: tuple[Any, ...], start: Tensor, bounds: list[int] | None
+) -> tuple[Tensor, Tensor]:
+    """A scan in torch, on every packed sequence where there are several."""
 
     def run(tensors: tuple[Any, ...], state: Any) -> tuple[Tensor, Tensor]:
-        q, k, v, g, beta = tensors
-        return scan(q, k, v, g, beta, state, inputs.scale)
+        return scan(*tensors, state)
 
-    with full_precision(q.device):
-        o, state = run(inputs.tensors, start) if bounds is None else run_packed(run, bounds, inputs.tensors, start)
-    o = o.to(q.dtype)
-    return (o, state) if return_final_state else o
+    return run(tensors, start) if bounds is None else run_packed(run, bounds, tensors, start)

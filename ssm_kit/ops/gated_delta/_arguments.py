@@ -1,4 +1,4 @@
-"""What the functions of this room ask of their arguments, and the form in which their scans and steps take them."""
+"""What the functions of this room ask of their arguments, and the form in which torch's scans and steps take them."""
 
 import math
 from typing import NamedTuple
@@ -11,16 +11,16 @@ from ssm_kit.ops import _check
 EPSILON = 1e-6  # under the root of the L2 norm, as in the published layers
 
 
-class Inputs(NamedTuple):
-    """Tensors in one dtype, with as many query and key heads as value heads, and the factor of the outputs."""
+class Form(NamedTuple):
+    """What the checked arguments agree on."""
 
-    tensors: tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]  # q, k, v, g, beta
-    scale: float
     memory: tuple[int, int, int]  # HV, K, V
-    dtype: torch.dtype
+    heads: int  # H
+    dtype: torch.dtype  # to compute in, where nothing is fused
+    scale: float  # factor of the outputs
 
 
-def prepare(
+def check(
     axes: str,
     q: Tensor,
     k: Tensor,
@@ -29,9 +29,8 @@ def prepare(
     beta: Tensor | None,
     state: Tensor | None,
     scale: float | None,
-    qk_l2norm: bool,
-) -> Inputs:
-    """Check the arguments and bring them into one form; `axes` are the letters before the heads, "B L" or "B".
+) -> Form:
+    """Check the arguments; `axes` are the letters before the heads, "B L" or "B".
 
     Raises:
         ValueError: see `gated_delta_rule`. The shape of `state` is left to the caller.
@@ -48,11 +47,17 @@ def prepare(
     )
     _check.require_multiple("the heads HV of v", size["HV"], "the heads H of q", size["H"])
     dtype = _check.compute_dtype(q, k, v, g, beta, state)
-    shared = size["HV"] // size["H"]
-    q, k = (spread(x.to(dtype), shared, qk_l2norm) for x in (q, k))
-    g = v.new_zeros(v.shape[:-1], dtype=dtype) if g is None else g.to(dtype)
-    tensors = (q, k, v.to(dtype), g, None if beta is None else beta.to(dtype))
-    return Inputs(tensors, factor(scale, size["K"]), (size["HV"], size["K"], size["V"]), dtype)
+    return Form((size["HV"], size["K"], size["V"]), size["H"], dtype, factor(scale, size["K"]))
+
+
+def prepare(
+    form: Form, q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, beta: Tensor | None, qk_l2norm: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+    """q, k, v, g, beta in one dtype, with as many query and key heads as value heads, g = 0 where there is none."""
+    shared = form.memory[0] // form.heads
+    q, k = (spread(x.to(form.dtype), shared, qk_l2norm) for x in (q, k))
+    g = v.new_zeros(v.shape[:-1], dtype=form.dtype) if g is None else g.to(form.dtype)
+    return q, k, v.to(form.dtype), g, None if beta is None else beta.to(form.dtype)
 
 
 def spread(x: Tensor, shared: int, unit: bool) -> Tensor:
