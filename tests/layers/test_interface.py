@@ -97,7 +97,10 @@ def test_gradients_reach_inputs_and_all_weights(layer):
     for name, parameter in layer.named_parameters():
         if not name.startswith(("block.linear.0.", "block.adapter.0.")):  # of another call
             assert torch.isfinite(parameter.grad).all(), name
-            assert parameter.grad.abs().max() > 0, name
+            alone = (
+                getattr(layer, "window", None) == 1 and name[0] in "qk"
+            )  # where nothing is chosen, nothing is learned
+            assert (parameter.grad.abs().max() > 1e-8) != alone, name
     reached = x.grad.abs().sum(dim=(0, 2)) > 0
     assert reached[4:].all()
     assert bool(reached[:4].any()) == any(tensor.requires_grad and tensor.numel() for tensor in tensors(state))
