@@ -7,7 +7,7 @@ from torch import nn
 from ssm_kit.lab.tasks.task import require
 
 
-def add_lora(model: nn.Module, targets: Iterable[str], *, rank: int = 8, alpha: float = 16.0) -> list[str]:
+def add_lora(model: nn.Module, targets: Iterable[str], *, rank: int = 8, alpha: int = 16) -> list[str]:
     """Give linear layers a trainable addition of low rank, W + (alpha / rank) · B A, in place; freeze the rest.
 
     Hu and others, arXiv 2106.09685. B starts at zero, so the model computes what it did. Convolutions, A_log, D and Δ's

@@ -109,6 +109,14 @@ def loss_and_hits(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     return loss, logits.detach().argmax(dim=-1) == targets
 
 
+def backward(model: nn.Module, batch: Batch, scale: Tensor, precision: str) -> tuple[Tensor, Tensor]:
+    """Add the gradients of scale · loss; return the sums of loss and hits, each ()."""
+    with torch.autocast(batch.inputs.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        loss, right = loss_and_hits(model, batch)
+    (loss * scale).backward()
+    return loss.detach(), right.sum()
+
+
 class _Loop:
     """A run between two steps."""
 
@@ -136,16 +144,15 @@ class _Loop:
             group["lr"] = self._learning_rate(self.step)
         self.optimizer.zero_grad(set_to_none=True)
         self.model.train()
-        with torch.autocast(whole.inputs.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
-            loss, right = loss_and_hits(self.forward, whole.rows(slice(parallel.rank(), None, parallel.world())))
+        mine = whole.rows(slice(parallel.rank(), None, parallel.world()))
         # DDP and FSDP average gradients over processes; the mean over all examples is a sum of their shares.
-        (loss * (parallel.world() / count)).backward()
+        loss, right = backward(self.forward, mine, parallel.world() / count, self.settings.precision)
         if self.step == 0:
             self._warn_of_idle_parameters()
         norm = parallel.whole(nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip))
         self.optimizer.step()
         self.step += 1
-        self.pending.append(torch.stack([loss.detach(), right.sum(), norm, count]))
+        self.pending.append(torch.stack([loss, right, norm, count]))
 
     def _warn_of_idle_parameters(self) -> None:
         idle = [name for name, p in self.model.named_parameters() if p.requires_grad and p.grad is None]

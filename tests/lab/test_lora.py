@@ -47,7 +47,7 @@ def test_an_addition_that_cannot_act_is_noticed(model):
 
 def test_training_changes_the_additions_only_and_merging_keeps_the_function(model, ids):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    changed = add_lora(model, ["in_proj", "out_proj"], rank=2, alpha=4.0)
+    changed = add_lora(model, ["in_proj", "out_proj"], rank=2, alpha=4)
     assert changed == [f"layers.{i}.mixer.{side}_proj" for i in range(2) for side in ("in", "out")]
     train(model, MQAR(length=16, pairs=3, vocab_size=32), Settings(steps=5, warmup=0, batch_size=4), progress=False)
     for name, tensor in model.state_dict().items():

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ssm_kit.lab.tasks.task import Batch, Task, integers, require
-from ssm_kit.lab.tasks.text import PARTS, corpus, windows
+from ssm_kit.lab.tasks.text import PARTS, windows
 
 FACT = "\n# The number of {name} is {digits}.\n"
 QUESTION = "\n# The number of {name} is {digits}"
@@ -48,7 +48,7 @@ class Needle(Task):
         name = integers(ord("a"), ord("z") + 1, (size, NAME), generator)
         digits = integers(ord("0"), ord("9") + 1, (size, DIGITS), generator)
         fact, question = _fill(FACT, name, digits), _fill(QUESTION, name, digits)
-        hay = windows(corpus(self.part), size, self.length + 1 - fact.shape[1] - question.shape[1], generator)
+        hay = windows(self.part, size, self.length + 1 - fact.shape[1] - question.shape[1], generator)
         text = torch.cat([_insert(hay, fact, self._places(hay, generator)), question], dim=1)  # (B, L + 1)
         mask = torch.zeros(size, self.length, dtype=torch.bool, device=generator.device)
         mask[:, -DIGITS:] = True
@@ -64,9 +64,10 @@ class Needle(Task):
 def _fill(template: str, name: Tensor, digits: Tensor) -> Tensor:
     """The template's bytes for every row, (B, characters) int64."""
     blank = template.format(name="\0" * NAME, digits="\1" * DIGITS).encode()
-    row = torch.tensor(list(blank), device=name.device)
-    text = row.repeat(len(name), 1)
-    text[:, row == 0], text[:, row == 1] = name, digits
+    text = torch.tensor(list(blank), device=name.device).repeat(len(name), 1)
+    for filler, content in ((b"\0", name), (b"\1", digits)):
+        start = blank.index(filler)
+        text[:, start : start + content.shape[1]] = content
     return text
 
 

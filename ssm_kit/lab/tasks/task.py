@@ -78,9 +78,13 @@ def integers(low: int, high: int, shape: tuple[int, ...], generator: torch.Gener
 
 
 def distinct(size: int, choose: int, weights: Tensor, generator: torch.Generator) -> Tensor:
-    """`choose` different indices per row, drawn one after the other with these weights, (size, choose) int64."""
-    rows = weights.to(generator.device).expand(size, -1)
-    return torch.multinomial(rows, choose, replacement=False, generator=generator)
+    """`choose` different indices per row, drawn one after the other with these weights, (size, choose) int64.
+
+    The largest of weight / (exponential variable) are such a draw, in this order. torch.multinomial uses the same
+    fact, but makes a GPU wait to check its arguments.
+    """
+    uniform = torch.rand(size, len(weights), generator=generator, device=generator.device)
+    return (weights.to(uniform) / -uniform.log()).topk(choose, dim=1).indices
 
 
 def asked(inputs: Tensor, positions: Tensor, answers: Tensor) -> Batch:

@@ -43,7 +43,7 @@ class ByteText(Task):
 
     def sample(self, size: int, generator: torch.Generator) -> Batch:
         """Draw `size` windows, each start equally likely."""
-        text = windows(corpus(self.part), size, self.length + 1, generator)  # (B, L + 1)
+        text = windows(self.part, size, self.length + 1, generator)  # (B, L + 1)
         return Batch(text[:, :-1], text[:, 1:], torch.ones_like(text[:, 1:], dtype=torch.bool))
 
     def fingerprint(self) -> str:
@@ -51,15 +51,18 @@ class ByteText(Task):
         return hashlib.sha256(corpus(self.part).numpy().tobytes()).hexdigest()
 
 
-def windows(text: Tensor, size: int, length: int, generator: torch.Generator) -> Tensor:
-    """Random windows of a text (T,) uint8, (size, length) int64 on the generator's device."""
-    starts = integers(0, len(text) - length + 1, (size, 1), generator).cpu()
-    return text[starts + torch.arange(length)].long().to(generator.device)
+def windows(part: str, size: int, length: int, generator: torch.Generator) -> Tensor:
+    """Random windows of the text, (size, length) int64, on the generator's device."""
+    text = corpus(part, generator.device)
+    starts = integers(0, len(text) - length + 1, (size, 1), generator)
+    return text[starts + torch.arange(length, device=generator.device)].long()
 
 
 @functools.cache
-def corpus(part: str) -> Tensor:
+def corpus(part: str, device: torch.device | None = None) -> Tensor:
     """The whole text of one part, (T,) uint8. Raises ValueError where Python came without its sources."""
+    if device is not None:
+        return corpus(part).to(device)
     texts = [file.read_bytes() for name, file in _sources() if _held_out(name) == (part == "held-out")]
     require(bool(texts), "part", "a Python with its standard library as .py files", sysconfig.get_path("stdlib"))
     return torch.from_numpy(np.frombuffer(b"".join(texts), dtype=np.uint8).copy())
