@@ -3,8 +3,8 @@
     python experiments/scan_precision.py --out ssm_kit/results/scan_precision.json      (CPU, about four minutes)
     python experiments/scan_precision.py --smoke
 
-h_t = a_t h_{t-1} + b_t with a_t = exp(-s_t): random b, and steps s_t log-uniform within a factor of 100 around one of
-three means, so that a state lasts about 1000 steps, 30 steps or one. Each way gets the same s and b in float32 and is
+h_t = a_t h_{t-1} + b_t with a_t = exp(-s_t): random b, and steps s_t log-uniform over a factor of 100, in the middle of
+which a state lasts 1000 steps, 30 steps or one. Each way gets the same s and b in float32 and is
 compared with a float64 loop over the last steps: ‖h − h64‖ / ‖h64‖.
 """
 
@@ -75,11 +75,11 @@ WAYS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 def draw(length: int) -> tuple[Tensor, Tensor]:
     """s and b of all lastings and seeds side by side, (length, lastings · seeds · channels)."""
     steps, inputs = [], []
-    for mean in LASTING.values():
+    for middle in LASTING.values():
         for seed in SEEDS:
             generator = torch.Generator().manual_seed(seed)
             spread = torch.rand(length, CHANNELS, generator=generator)
-            steps.append(mean * 100 ** (spread - 0.5))
+            steps.append(middle * 100 ** (spread - 0.5))
             inputs.append(torch.randn(length, CHANNELS, generator=generator))
     return torch.cat(steps, 1), torch.cat(inputs, 1)
 
@@ -102,7 +102,7 @@ def measure(longest: int) -> tuple[dict, dict]:
             for lasting, seeds in zip(LASTING, errors(compute(s, b).double(), expected), strict=True):
                 data[way][lasting].append(seeds)
         print(f"length {length}: " + ", ".join(f"{way} {data[way]['30 steps'][-1][0]}" for way in WAYS), flush=True)
-    settings = {"lengths": lengths, "mean_step": LASTING, "channels": CHANNELS, "compared": f"the last {LAST} steps"}
+    settings = {"lengths": lengths, "middle_step": LASTING, "channels": CHANNELS, "compared": f"the last {LAST} steps"}
     return settings, data
 
 
