@@ -5,7 +5,7 @@ from ssm_kit.models.checkpoint import load, save
 from ssm_kit.models.config import ModelConfig
 from ssm_kit.models.generate import generate, stream
 from ssm_kit.models.language_model import LanguageModel
-from ssm_kit.models.pretrained import from_transformers
+from ssm_kit.models.pretrained import from_transformers, load_pretrained
 from ssm_kit.models.sampling import Sampling
 from ssm_kit.models.schedule import schedule
 
@@ -17,6 +17,7 @@ __all__ = [
     "from_transformers",
     "generate",
     "load",
+    "load_pretrained",
     "save",
     "schedule",
     "stream",

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def save(model: LanguageModel, folder: str | os.PathLike) -> None:
     plain = {"model_type": MODEL_TYPE, "weights_sha256": sha256(part), "config": model.config.to_dict()}
     os.replace(part, folder / WEIGHTS)
     part = folder / (CONFIG + ".part")
-    part.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+    part.write_text(json.dumps(_spelled(plain), indent=2, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(part, folder / CONFIG)
 
 
@@ -90,12 +91,25 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 def read_json(file: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises ValueError for a file that is missing or holds something else."""
     try:
-        plain = json.loads(present(file).read_text(encoding="utf-8"))
+        plain = json.loads(present(file).read_text(encoding="utf-8"), object_hook=_read)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} must be JSON; got one that is cut or damaged: {error}") from error
     if not isinstance(plain, dict):
         raise ValueError(f"{file} must hold a JSON object; got {type(plain).__name__}")
     return plain
+
+
+def _spelled(value: Any) -> Any:
+    """JSON has no infinity: it becomes {"__float__": "Infinity"}, as in transformers' files."""
+    if isinstance(value, dict):
+        return {name: _spelled(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_spelled(part) for part in value]
+    return {"__float__": "Infinity"} if value == math.inf else value
+
+
+def _read(mapping: dict[str, Any]) -> Any:
+    return float(mapping["__float__"]) if mapping.keys() == {"__float__"} else mapping
 
 
 def present(file: Path) -> Path:

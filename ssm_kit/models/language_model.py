@@ -14,7 +14,7 @@ from ssm_kit.models.config import ModelConfig
 from ssm_kit.ops._check import bind_shapes
 
 EMBEDDING_STD = 0.02  # of GPT-2 and of Mamba's released code
-OUTPUT_PROJECTIONS = {"out_proj", "o_proj", "down_proj", "linear_out"}
+OUTPUT_PROJECTIONS = {"out_proj", "o_proj", "down_proj", "linear_out", "output_linear"}
 
 
 class LanguageModel(nn.Module):
@@ -111,6 +111,6 @@ class LanguageModel(nn.Module):
         for table in (self.embeddings, self.lm_head):
             if table is not None:
                 nn.init.normal_(table.weight, std=EMBEDDING_STD)
-        for name, parameter in self.named_parameters():
+        for name, parameter in self.layers.named_parameters():
             if OUTPUT_PROJECTIONS.intersection(name.split(".")) and parameter.ndim > 1:
                 parameter.div_(len(self.layers) ** 0.5)

@@ -12,6 +12,11 @@ BLOCKS = {
     "*": {"layer": "Attention", "num_heads": 4, "num_kv_heads": 2},
     "L": {"layer": "Attention", "num_heads": 2, "rope": 10000.0, "window": 4},
     "-": {"layer": "MLP", "d_ff": 24},
+    "4": {"layer": "S4", "d_state": 4},
+    "D": {"layer": "S4D", "d_state": 4},
+    "K": {"layer": "LinearAttention", "num_heads": 2},
+    "G": {"layer": "GatedDeltaNet", "num_k_heads": 1, "num_v_heads": 2, "head_k_dim": 4, "head_v_dim": 4},
+    "R": {"layer": "RGLRU"},
     "E": {"layer": "MoE", "d_ff": 12, "num_experts": 4, "top_k": 2},
     "Z": {"layer": "Mamba", "d_state": 4, "shared": {"num_heads": 4, "d_ff": 24}},
 }

@@ -1,5 +1,7 @@
 """The stack computes what its config says, remembers what it must, and refuses what it cannot do."""
 
+import copy
+
 import pytest
 import torch
 from small_models import BLOCKS, VOCABULARY, build, config, random_ids
@@ -50,15 +52,74 @@ def test_a_tied_head_has_no_weights_of_its_own():
     close(tied.head(torch.eye(16)), tied.embeddings.weight.T)
 
 
-@pytest.mark.parametrize("pattern", ["SMS", "MMM", "M-*-", "L-L-", "S-M-*-L-"])
+ALL_LAYERS = ["S-M-", "*-L-", "4D", "KERE", "G-SZMZ"]
+
+
+@pytest.mark.parametrize("pattern", ALL_LAYERS)
 def test_causality(pattern):
     model, ids = build(pattern), random_ids(2, 9)
     changed = ids.clone()
     changed[:, 5] = (ids[:, 5] + 1) % VOCABULARY
     with torch.no_grad():
         before, after = model(ids)[0], model(changed)[0]
-    assert torch.equal(before[:, :5], after[:, :5])
-    assert not torch.equal(before[:, 5:], after[:, 5:])
+    close(before[:, :5], after[:, :5])  # not equal to the last bit: S4 goes through an FFT
+    assert (before[:, 5] - after[:, 5]).abs().max() > 0.1
+
+
+# Shared attention
+
+
+@torch.no_grad()
+def test_shared_attention_by_hand():
+    """Zamba: what the shared block says of [x, embeddings] is added to the mixer's input, not to the stream."""
+    model, ids = build("MZ-Z"), random_ids(2, 7)
+    x = embeddings = model.embeddings.weight[ids]
+    calls = iter(range(2))
+    for kind, block in zip("MZ-Z", model.layers, strict=True):
+        heard = 0
+        if kind == "Z":
+            heard, _ = model.shared["Z"](x, embeddings=embeddings, call=next(calls))
+        x = x + block.mixer(block.norm(x + heard))[0]
+    close(model(ids)[0], model.head(model.norm_f(x)))
+
+
+def test_shared_weights_are_counted_once():
+    once, twice = build("MZ-"), build("MZ-Z")
+    more = {name for name, _ in twice.named_parameters()} - {name for name, _ in once.named_parameters()}
+    assert {name.split(".mixer.")[0] for name in more} == {
+        "layers.3",
+        "layers.3.norm.weight",
+        "shared.Z.linear.1.weight",
+    }
+    assert set(twice.state_dict()) == {name for name, _ in twice.named_parameters()}
+
+
+@torch.no_grad()
+def test_every_call_has_a_cache_of_its_own():
+    length, heads, head_dim = 5, 4, 2 * 16 // 4
+    for pattern, calls in [("MZ-", 1), ("MZ-Z", 2), ("ZZZ", 3)]:
+        cache = build(pattern)(random_ids(1, length))[1]
+        assert cache.kv_bytes == cost.kv_cache_bytes(calls, heads, head_dim, length, dtype_bytes=4)
+
+
+@torch.no_grad()
+def test_two_shared_attentions_in_turn():
+    """Zamba2 has two sets of shared weights: here these are two kinds of block."""
+    settings = BLOCKS["Z"]
+    model = build("aBaB", blocks={"a": settings, "B": settings})
+    assert set(model.shared) == {"a", "B"}
+    assert [block.call for block in model.layers] == [0, 0, 1, 1]
+    assert not torch.equal(model.shared["a"].self_attn.q_proj.weight, model.shared["B"].self_attn.q_proj.weight)
+
+
+def test_a_copy_shares_with_itself_only():
+    model = build("MZ-Z")
+    ids, logits = random_ids(2, 5), model(random_ids(2, 5))[0]
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        twin.shared["Z"].self_attn.v_proj.weight.zero_()
+    assert torch.equal(model(ids)[0], logits)
+    assert not torch.equal(twin(ids)[0], logits)
 
 
 # Cache
@@ -82,11 +143,12 @@ def nested_close(a, b):
 
 @torch.no_grad()
 @pytest.mark.parametrize("cut", [1, 3, 8])
-def test_pieces_and_steps_are_the_whole(hybrid, cut):
-    ids = random_ids(2, 9)
-    whole, end = hybrid(ids)
-    first, cache = hybrid(ids[:, :cut])
-    for go_on in (hybrid, lambda *arguments: steps(hybrid, *arguments)):
+@pytest.mark.parametrize("pattern", ALL_LAYERS)
+def test_pieces_and_steps_are_the_whole(pattern, cut):
+    model, ids = build(pattern), random_ids(2, 9)
+    whole, end = model(ids)
+    first, cache = model(ids[:, :cut])
+    for go_on in (model, lambda *arguments: steps(model, *arguments)):
         second, after = go_on(ids[:, cut:], cache)
         close(torch.cat([first, second], dim=1), whole)
         nested_close(after.states, end.states)
@@ -122,7 +184,7 @@ def test_rows_of_a_batch_do_not_meet(hybrid):
 
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("length", [1, 3, 20])
+@pytest.mark.parametrize("length", [1, 20])
 def test_bytes_are_those_of_the_cost_formulas(length, dtype):
     batch, width = 3, dtype.itemsize
     for pattern, kv, state, conv in [
@@ -176,7 +238,7 @@ def test_float64():
 
 
 def test_every_weight_learns():
-    model, ids = build("S-M-*-L-", tied_head=False), random_ids(2, 8)
+    model, ids = build("S-M-*-L-GRK4DZEZE"), random_ids(6, 20)
     logits, _ = model(ids[:, :-1])
     nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()).backward()
     idle = [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()]
@@ -235,6 +297,8 @@ def test_a_foreign_cache_is_refused(hybrid):
         hybrid(ids, Cache(cache.states[:-1]))
     with pytest.raises(ValueError, match="state must be a Mamba2State or None; got MambaState"):
         hybrid(ids, Cache(cache.states[:2] + cache.states[:6]))
+    with pytest.raises(ValueError, match="state must be a SharedBlockState or None; got MambaState"):
+        build("Z")(ids, Cache(cache.states[:1]))
     with pytest.raises(ValueError, match=r"state.conv must have shape .* = \(1, 3, 32\); got \(2, 3, 32\)"):
         hybrid(ids[:1], cache)
 
@@ -246,6 +310,10 @@ def test_a_foreign_cache_is_refused(hybrid):
         ("KVCache", r"blocks\['X'\] must name one of .*; got 'KVCache'"),
         ({"layer": "MLP"}, r"blocks\['X'\] must hold arguments of MLP: .*d_ff"),
         ({"layer": "MLP", "d_ff": 4, "dropout": 0.5}, r"blocks\['X'\] must hold arguments of MLP: .*dropout"),
+        (
+            {"layer": "Mamba", "shared": {"num_heads": 3}},
+            r"blocks\['X'\] must hold arguments of SharedAttention: .*d_ff",
+        ),
         ({"layer": "Attention", "num_heads": 3}, r"blocks\['X'\] must hold arguments of Attention: d_model must be"),
     ],
 )

@@ -1,6 +1,7 @@
 """A saved model comes back exactly, or is refused in plain words."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -34,6 +35,15 @@ def test_what_is_on_disk(folder):
     assert sorted(file.name for file in folder.iterdir()) == ["config.json", "model.safetensors"]
     plain = json.loads((folder / "config.json").read_text())
     assert plain["config"]["pattern"] == "S-M-*-L-"
+
+
+def test_infinity_in_strict_json(tmp_path):
+    blocks = {"M": {"layer": "Mamba2", "d_state": 8, "headdim": 8, "dt_limit": (0.01, math.inf)}}
+    model = build("MM", blocks=blocks)
+    save(model, tmp_path)
+    plain = json.loads((tmp_path / "config.json").read_text(), parse_constant=pytest.fail)
+    assert plain["config"]["blocks"]["M"]["dt_limit"] == [0.01, {"__float__": "Infinity"}]
+    assert load(tmp_path).config == model.config
 
 
 def test_loading_keeps_the_marks_of_weights_that_must_not_decay(folder):

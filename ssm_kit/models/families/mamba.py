@@ -1,4 +1,8 @@
-"""Mamba, Falcon Mamba and Mamba-2: blocks of one kind, parameters already named as ours."""
+"""Mamba, Falcon Mamba and Mamba-2: blocks of one kind, parameters already named as ours.
+
+Their checkpoints come in two layouts: transformers' (`state-spaces/mamba-130m-hf`) and that of the authors' package
+mamba_ssm (`state-spaces/mamba-130m`, `mamba2-130m`), which differ in config.json and in one name of a weight.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,6 +29,26 @@ def mamba2(config: Mapping[str, Any], weights: Weights) -> tuple[ModelConfig, We
     block |= {"nheads": config.get("num_heads", 128), "ngroups": config.get("n_groups", 8)}
     block |= {"dt_limit": config.get("time_step_limit", (0.0, float("inf")))}
     return _stack(config, weights, block | {"norm_eps": config.get("layer_norm_epsilon", 1e-5)}, tied=False)
+
+
+def mamba_ssm(config: Mapping[str, Any], weights: Weights) -> tuple[ModelConfig, Weights]:
+    """mamba_ssm's `MambaLMHeadModel` (MambaConfig there) without attention and MLP, Mamba or Mamba-2."""
+    require(config, rms_norm=True, d_intermediate=0, attn_layer_idx=[])
+    block = {"layer": "Mamba1"} | config.get("ssm_cfg", {})
+    names = {"Mamba1": "Mamba", "Mamba2": "Mamba2"}
+    if block["layer"] not in names:
+        raise ValueError(f"config.ssm_cfg.layer must be one of {', '.join(names)}; got {block['layer']!r}")
+    padding = -config["vocab_size"] % config.get("pad_vocab_size_multiple", 8)  # the tables are longer than the text
+    translated = ModelConfig(
+        vocab_size=config["vocab_size"] + padding,
+        d_model=config["d_model"],
+        pattern="M" * config["n_layer"],
+        blocks={"M": block | {"layer": names[block["layer"]]}},
+        norm_eps=1e-5,
+        tied_head=config.get("tie_embeddings", True),
+        residual_in_fp32=config.get("residual_in_fp32", True),
+    )
+    return translated, without_tied_head(rename(weights, *NAMES), translated.tied_head)
 
 
 def _mamba(config: Mapping[str, Any], weights: Weights, **norms: Any) -> tuple[ModelConfig, Weights]:
