@@ -2,7 +2,19 @@
 
 import torch
 
-from ssm_kit.layers import MLP, RGLRU, Attention, GatedDeltaNet, LinearAttention, Mamba, Mamba2, MoE, SharedAttention
+from ssm_kit.layers import (
+    MLP,
+    RGLRU,
+    S4,
+    S4D,
+    Attention,
+    GatedDeltaNet,
+    LinearAttention,
+    Mamba,
+    Mamba2,
+    MoE,
+    SharedAttention,
+)
 
 D_MODEL, BATCH, LENGTH = 12, 2, 9
 QWEN = {"rope": 1e4, "rotary_fraction": 0.5, "qk_norm": True, "output_gate": True}
@@ -19,6 +31,10 @@ LAYERS = {
     "nemotron's mamba2": lambda: Mamba2(D_MODEL, 4, 3, headdim=4, nheads=8, ngroups=2, dt_limit=(0.02, 0.05)),
     "gated deltanet": lambda: GatedDeltaNet(D_MODEL, 2, 4, 4, 3),
     "rg-lru": lambda: RGLRU(D_MODEL, 16, 4),
+    "s4": lambda: S4(D_MODEL, 6),
+    "s4d": lambda: S4D(D_MODEL, 6),
+    "s4d-lin": lambda: S4D(D_MODEL, 4, "lin"),
+    "s4d-real": lambda: S4D(D_MODEL, 3, "real"),
     "linear attention": lambda: LinearAttention(D_MODEL, 3),
     "attention": lambda: Attention(D_MODEL, 3),
     "grouped attention": lambda: Attention(D_MODEL, 4, 2, 6, rope=1e4, bias=True),

@@ -1,4 +1,4 @@
-"""The layers S4 and S4D: three ways through a sequence, the model they hold, and that they learn."""
+"""The layers S4 and S4D: the model they hold, its precision, and that they learn (the interface: test_interface)."""
 
 import math
 
@@ -20,22 +20,15 @@ def make(request):
     return MAKERS[request.param]
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)])
-def test_whole_pieces_and_steps_agree(make, dtype, tolerance):
-    layer, x = make(5, 8).to(dtype), torch.randn(2, 25, 5, dtype=dtype)
-    whole, end = layer(x)
-    pieces, state = [], None
-    for piece in x.split([1, 8, 16], dim=1):
-        y, state = layer(piece, state)
-        pieces.append(y)
-    torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=tolerance, atol=tolerance)
-    torch.testing.assert_close(state.ssm, end.ssm, rtol=tolerance, atol=tolerance)
-    steps, state = [], layer.init_state(2)
-    for x_t in x.unbind(1):
-        y, state = layer.step(x_t, state)
-        steps.append(y)
-    torch.testing.assert_close(torch.stack(steps, 1), whole, rtol=tolerance, atol=tolerance)
-    torch.testing.assert_close(state.ssm, end.ssm, rtol=tolerance, atol=tolerance)
+def test_single_precision_is_enough_for_long_sequences(make):
+    """A whole sequence and its pieces, in float32, against float64."""
+    layer, x = make(4, 32), torch.randn(1, 400, 4)
+    y, state = layer(x)
+    _, before = layer(x[:, :150])
+    z, after = layer(x[:, 150:], before)
+    exact, end = layer.double()(x.double())
+    for ours, theirs in [(y, exact), (z, exact[:, 150:]), (state.ssm, end.ssm), (after.ssm, end.ssm)]:
+        assert (ours - theirs).abs().max() < 2e-5 * theirs.abs().max()
 
 
 def test_the_state_carries_gradients(make):
@@ -100,16 +93,16 @@ def test_a_trained_s4_stays_stable():
 def test_a_delay_is_learned(make):
     """The input of 3 steps before: what a layer without memory cannot give."""
     layer, head = make(4, 8), torch.nn.Linear(4, 1)
-    optimizer = torch.optim.Adam([*layer.parameters(), *head.parameters()], 0.02)
+    optimizer = torch.optim.Adam([*layer.parameters(), *head.parameters()], 0.05)
     x = torch.randn(8, 20, 1)
     target, losses = F.pad(x, (0, 0, 3, 0))[:, :20], []
-    for _ in range(40):
+    for _ in range(30):
         loss = F.mse_loss(head(layer(x.expand(-1, -1, 4))[0]), target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.85 * losses[0]
+    assert losses[-1] < 0.9 * losses[0]
 
 
 def test_half_precision_in_and_out_single_inside(make):

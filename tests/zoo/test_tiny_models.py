@@ -59,7 +59,7 @@ def descend(model: LanguageModel) -> None:
 
 @torch.no_grad()
 def assert_decodes(model: LanguageModel, ids: torch.Tensor) -> None:
-    """A prefill of 11 tokens, more than the tiny window of 8, then single steps: all positions equal the full forward."""
+    """A prefill of 11 tokens, more than the tiny window of 8, then steps: every position equals the full forward."""
     whole, _ = model(ids)
     logits, cache = model(ids[:, :11])
     rows = [*logits.unbind(1)]
@@ -67,6 +67,19 @@ def assert_decodes(model: LanguageModel, ids: torch.Tensor) -> None:
         logits, cache = model.step(token, cache)
         rows.append(logits)
     torch.testing.assert_close(torch.stack(rows, 1), whole, rtol=1e-4, atol=1e-4 * whole.abs().max().item())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.filterwarnings("ignore:.* has no GPU kernel:RuntimeWarning")  # sizes here are small and odd
+@pytest.mark.parametrize("id", TINY)
+@torch.no_grad()
+def test_a_gpu_gives_the_same(id):
+    model, ids = build(id), torch.tensor([list(TEXT[:24]), list(TEXT[20:44])])
+    expected, _ = model(ids)
+    logits, _ = model.cuda()(ids.cuda())
+    torch.testing.assert_close(logits.cpu(), expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+    assert_decodes(model, ids.cuda())
 
 
 def test_sizes_of_one_family_share_an_architecture():
