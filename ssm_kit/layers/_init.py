@@ -27,7 +27,10 @@ def inverse_softplus(y: Tensor) -> Tensor:
 
 
 def spared(tensor: Tensor) -> nn.Parameter:
-    """A parameter marked `_no_weight_decay`: pulling it to zero would change time scales, not shrink a weight."""
+    """A parameter marked `_no_weight_decay`: pulling it to zero would change time scales, not shrink a weight.
+
+    The mark is an attribute, as in mamba_ssm: torch drops it where it makes a new parameter, as in a deep copy.
+    """
     parameter = nn.Parameter(tensor)
     parameter._no_weight_decay = True  # type: ignore[attr-defined]
     return parameter

@@ -32,7 +32,8 @@ class Mamba(Layer):
 
     Parameters have the names and shapes of the checkpoints, so `load_state_dict` takes those of mamba_ssm's and
     transformers' mixers: Mamba, Falcon Mamba (bcdt_norm="weightless") and Jamba (bcdt_norm="learned"); Zamba's
-    (num_heads=2) have another layout, which `zamba_weights` translates.
+    (num_heads=2) have another layout, which `zamba_weights` translates. conv1d and dt_proj hold weights only, the
+    operators read them: what is wrapped around these modules (an adapter, a hook) is never called.
 
     Args:
         d_model: width of input and output.

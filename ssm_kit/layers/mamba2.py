@@ -87,7 +87,7 @@ class Mamba2(Layer):
         require_multiple("the number of heads", self.nheads, "ngroups", ngroups)
         self.chunk_size = chunk_size
         # Softplus increases: limits of Δ are limits of its argument, and the scan can take the softplus itself.
-        self._raw_limit = _init.inverse_softplus(torch.tensor(dt_limit, dtype=torch.float64)).tolist()
+        self._raw_limit = _init.inverse_softplus(torch.tensor(dt_limit, dtype=torch.float64, device="cpu")).tolist()
         self.d_xbc = self.d_inner + 2 * ngroups * d_state
         self.in_proj = nn.Linear(d_model, self.d_inner + self.d_xbc + self.nheads, bias=bias)
         self.conv1d = _init.short_conv(self.d_xbc, d_conv, conv_bias)

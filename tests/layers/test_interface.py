@@ -129,6 +129,17 @@ def test_bytes_of_nested_states():
     assert state_bytes([state, {"a": (state, None)}, None]) == 2 * own
 
 
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_is_made_without_memory_on_the_meta_device(name):
+    """As large checkpoints are loaded: shapes first, numbers afterwards."""
+    with torch.device("meta"):
+        empty = LAYERS[name]()
+    layer = build(name).float()
+    empty.load_state_dict(layer.state_dict(), assign=True)
+    x = inputs().float()
+    assert torch.equal(empty(x)[0], layer(x)[0])
+
+
 def test_states_keep_the_dtype_they_come_in():
     layer = Mamba(D_MODEL, 4).bfloat16()
     x = inputs().bfloat16()
