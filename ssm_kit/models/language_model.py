@@ -25,7 +25,8 @@ class LanguageModel(nn.Module):
         logits, cache = model.step(ids, cache)    # ids (B,) -> logits (B, vocab_size)
 
     Pieces of any lengths, or steps, give the logits of the whole sequence. Parameters are named as in the public
-    Mamba checkpoints, without their "backbone.": embeddings, layers.N.norm, layers.N.mixer, norm_f, lm_head.
+    Mamba checkpoints, without their "backbone.": embeddings, layers.N.norm, layers.N.mixer, norm_f, lm_head. Attention
+    that the blocks of a kind share is shared.KIND.
 
     Initial weights: embeddings and head from N(0, 0.02²), layers by their papers, and every projection that writes
     into the residual stream divided by √blocks, so that the stream does not grow with depth (GPT-2, §2.3).
