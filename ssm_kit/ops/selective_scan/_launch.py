@@ -1,0 +1,136 @@
+"""How the selective-scan kernels are cut to size and launched."""
+
+import functools
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ssm_kit.ops import _nvrtc
+
+SPAN = 16
+"""Steps between the states that forward keeps for backward: with N = 16 they are as large as x."""
+
+_FOLDER = Path(__file__).parent / "kernels"
+_TYPES = """
+typedef unsigned int u32;
+typedef unsigned short u16;
+typedef long long i64;
+struct half_t { u16 bits; };
+struct bfloat_t { u16 bits; };
+"""
+_NAMES = {torch.float32: "float", torch.float16: "half_t", torch.bfloat16: "bfloat_t"}
+
+
+class Shape(NamedTuple):
+    """Constants of a kernel: states and channels per thread, threads per block, steps per tile, blocks to make fit."""
+
+    states: int
+    channels: int
+    threads: int
+    steps: int
+    unroll: int = 2
+    resident: int = 1
+
+
+CARRY = Shape(states=8, channels=1, threads=128, steps=16)
+STEP = Shape(states=4, channels=1, threads=256, steps=16)
+STEP_ROWS = 4
+
+
+def forward_shape(states: int) -> Shape:
+    return Shape(states=8, channels=1, threads=128, steps=16)
+
+
+def backward_shape(states: int) -> Shape:
+    return Shape(states=4, channels=2, threads=128 if padded(states) == 16 else 64, steps=SPAN)
+
+
+class Launcher:
+    """The arguments that all kernels share, in the kernels' order, and how many blocks they take."""
+
+    def __init__(
+        self, x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
+        bias: Tensor | None, bounds: Tensor | None, softplus: bool,
+    ) -> None:  # fmt: skip
+        batch, length, channels = x.shape
+        self.rows = batch if bounds is None else len(bounds) - 1
+        self.packed, self.steps, self.length = bounds is not None, batch * length, length
+        self.groups, self.states = B.shape[2:]
+        self.channels, self.dtype = channels, x.dtype
+        self.tensors = [None if tensor is None else _rows(tensor) for tensor in (x, delta, z, B, C)]
+        strides = [_row_stride(tensor) for tensor in self.tensors]
+        starts = [0 if tensor is None else tensor.data_ptr() for tensor in self.tensors[:3]]
+        aligned = all(number % 8 == 0 for number in (*strides[:3], channels // self.groups))
+        aligned = aligned and all(start % 16 == 0 for start in starts)
+        sizes = (length, self.rows, channels, self.groups, self.states)
+        self.before = (*self.tensors, *strides, A, D, bias, bounds, *sizes)
+        self.aligned = int(aligned)
+        self.options = {"SOFTPLUS": int(softplus), "GATE": int(z is not None)}
+        self.multiprocessors = torch.cuda.get_device_properties(x.device).multi_processor_count
+        self.new = A.new_empty
+
+    def blocks(self, shape: Shape) -> int:
+        """Blocks side by side over the channels; a block stays within a group."""
+        per_block = shape.threads * shape.states * shape.channels // padded(self.states)
+        return self.groups * -(-self.channels // self.groups // per_block)
+
+    def segments(self, shape: Shape) -> tuple[int, int]:
+        """Steps per segment, and how many there are, so that the GPU is busy with few and short sequences too."""
+        wanted = 4 * self.multiprocessors // self.blocks(shape)
+        segment = self.length
+        if self.rows < wanted:
+            segment = min(segment, max(512, self.steps // wanted))
+        segment = -(-segment // SPAN) * SPAN
+        slots = self.length // segment + self.rows if self.packed else self.rows * -(-self.length // segment)
+        return segment, slots
+
+    def carried(self, segment: int, slots: int, dy: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """What each segment makes of no state (of no gradient, with `dy`), and its total of step sizes."""
+        if segment >= self.length:
+            return None, None
+        ends, sums = self.new((slots, self.channels, self.states)), self.new((slots, self.channels))
+        self.run("carry", CARRY, segment, slots, dy, ends, sums, REVERSE=int(dy is not None))
+        return ends, sums
+
+    def run(self, kernel: str, shape: Shape, segment: int, slots: int, *arguments: Any, **constants: int) -> None:
+        """Launch a kernel over all channels and segments."""
+        source = kernel_source(kernel, self.dtype, self.states, shape, **self.options, **constants)
+        blocks = self.blocks(shape) * slots
+        _nvrtc.launch(source, blocks, shape.threads, *self.before, segment, self.aligned, *arguments)
+
+
+    def step(self, state: Tensor, y: Tensor, after: Tensor) -> None:
+        """Launch the decode step, whose sequences stand as the steps of one."""
+        self.aligned = int(self.states % 4 == 0 and state.data_ptr() % 16 == 0)
+        self.run("step", STEP, 0, -(-self.length // STEP_ROWS), state, y, after)
+
+
+@functools.cache
+def kernel_source(kernel: str, dtype: torch.dtype, states: int, shape: Shape, **constants: int) -> _nvrtc.Source:
+    """The source of a kernel for tensors of a dtype with N = `states`."""
+    kept = "float" if dtype == torch.float32 else "bfloat_t"
+    numbers = {"N": padded(states), "NS": shape.states, "K": shape.channels, "THREADS": shape.threads,
+               "STEPS": shape.steps, "SPAN": SPAN, "UNROLL": shape.unroll, "RESIDENT": shape.resident}  # fmt: skip
+    numbers |= constants
+    lines = [_TYPES, f"typedef {_NAMES[dtype]} T;", f"typedef {kept} Saved;"]
+    lines += [f"constexpr int {name} = {value};" for name, value in numbers.items()]
+    return _nvrtc.Source(kernel, "\n".join(lines), (_FOLDER / "common.cuh", _FOLDER / f"{kernel}.cu"))
+
+
+def padded(states: int) -> int:
+    return max(8, 1 << (states - 1).bit_length())
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    """The tensor, (B, L, ...), or a copy of it, with dense rows, one distance apart through all sequences."""
+    batch, length = tensor.shape[:2]
+    even = 1 in (batch, length) or tensor.stride(0) == length * tensor.stride(1)
+    return tensor if even and tensor[0, 0].is_contiguous() else tensor.clone(memory_format=torch.contiguous_format)
+
+
+def _row_stride(tensor: Tensor | None) -> int:
+    if tensor is None:
+        return 0
+    return tensor.stride(0) if tensor.shape[1] == 1 else tensor.stride(1)  # an axis of one step has any stride

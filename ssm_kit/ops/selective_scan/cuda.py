@@ -1,0 +1,153 @@
+"""The selective scan on an NVIDIA GPU, forward, backward and step, in CUDA C++ (folder `kernels`)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssm_kit.ops import _nvrtc
+from ssm_kit.ops._gpu import unsupported_dtype
+from ssm_kit.ops.selective_scan._launch import SPAN, Launcher, backward_shape, forward_shape, padded
+
+MAX_STATES = 64
+
+
+def unsupported(*tensors: Tensor | None, states: int) -> str | None:
+    """Why the kernels cannot run on these tensors with N = `states`, or None. No kernel runs, nothing is compiled."""
+    if why := _nvrtc.unavailable() or unsupported_dtype(*tensors):
+        return why
+    return f"the kernels take N <= {MAX_STATES}; got {states}" if states > MAX_STATES else None
+
+
+def scan(
+    x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor,
+    D: Tensor | None, z: Tensor | None, delta_bias: Tensor | None, delta_softplus: bool,
+    initial_state: Tensor | None, cu_seqlens: Tensor | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """`selective_scan` with its own arguments: y in the dtype of x, final states in float32; differentiable once."""
+    u, delta, B, C, z, *rest = _prepare(x, delta, A, B, C, D, z, delta_bias, initial_state)
+    A, D, delta_bias, initial_state = rest
+    given = (u, delta, A, B, C, D, z, delta_bias, initial_state)
+    bounds = None if cu_seqlens is None else cu_seqlens.to(torch.int64)
+    keep = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given)
+    y, state, _ = _forward(*given, bounds, delta_softplus, keep)
+    return y.to(x.dtype), state
+
+
+def _prepare(
+    x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
+    delta_bias: Tensor | None, state: Tensor | None,
+) -> tuple[Any, ...]:  # fmt: skip
+    """x, delta, B, C, z in one dtype, B and C with groups; A, D, delta_bias and the state dense in float32."""
+    dtypes = {tensor.dtype for tensor in (x, delta, B, C, z) if tensor is not None}
+    dtype = dtypes.pop() if len(dtypes) == 1 else torch.float32
+    B, C = (tensor if tensor.ndim > x.ndim else tensor.unsqueeze(-2) for tensor in (B, C))
+    groups = max(B.shape[-2], C.shape[-2])
+    B, C = (tensor.expand(*tensor.shape[:-2], groups, -1) for tensor in (B, C))
+    wide = (None if tensor is None else tensor.to(dtype) for tensor in (x, delta, B, C, z))
+    rest = (None if tensor is None else tensor.float().contiguous() for tensor in (A, D, delta_bias, state))
+    return *wide, *rest
+
+
+def step(
+    x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor,
+    D: Tensor | None, z: Tensor | None, delta_bias: Tensor | None, delta_softplus: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """`selective_scan_step` with its own arguments, without gradients: one kernel, nothing for the host to wait for."""
+    u, delta, B, C, z, A, D, delta_bias, state = _prepare(x, delta, A, B, C, D, z, delta_bias, state)
+    # The sequences take the place of the steps: their rows need not lie in one block of memory.
+    u, delta, B, C = (tensor.unsqueeze(0) for tensor in (u, delta, B, C))
+    z = None if z is None else z.unsqueeze(0)
+    launcher = Launcher(u, delta, A, B, C, D, z, delta_bias, None, delta_softplus)
+    y, after = u.new_empty(x.shape), torch.empty_like(state)
+    launcher.step(state, y, after)
+    return y.to(x.dtype), after
+
+
+@torch.library.custom_op("ssm_kit::selective_scan_forward", mutates_args=(), device_types="cuda")
+def _forward(
+    x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
+    bias: Tensor | None, initial: Tensor | None, bounds: Tensor | None, softplus: bool, keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """y, the final states, and, with `keep`, the states that `_backward` starts from."""
+    launcher = Launcher(x, delta, A, B, C, D, z, bias, bounds, softplus)
+    y, final, saved = _forward_outputs(x, A, bounds, keep)
+    shape = forward_shape(A.shape[1])
+    segment, slots = launcher.segments(shape)
+    ends, sums = launcher.carried(segment, slots, None)
+    launcher.run("forward", shape, segment, slots, initial, ends, sums, y, final, saved if keep else None)
+    return y, final, saved
+
+
+def _forward_outputs(x: Tensor, A: Tensor, bounds: Tensor | None, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
+    batch, length, channels = x.shape
+    rows = batch if bounds is None else len(bounds) - 1
+    spans = batch * -(-length // SPAN) if bounds is None else length // SPAN + rows
+    kept = x.new_empty(
+        (spans if keep else 0, channels, padded(A.shape[1])),
+        dtype=torch.float32 if x.dtype == torch.float32 else torch.bfloat16,
+    )
+    final = A.new_empty((rows, channels, A.shape[1]))
+    return torch.empty_like(x, memory_format=torch.contiguous_format), final, kept
+
+
+@_forward.register_fake
+def _(x, delta, A, B, C, D, z, bias, initial, bounds, softplus, keep):
+    return _forward_outputs(x, A, bounds, keep)
+
+
+@torch.library.custom_op("ssm_kit::selective_scan_backward", mutates_args=(), device_types="cuda")
+def _backward(
+    dy: Tensor, dfinal: Tensor | None, saved: Tensor, x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor,
+    D: Tensor | None, z: Tensor | None, bias: Tensor | None, bounds: Tensor | None, softplus: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of x, delta, A, B, C, D, z, bias and of the initial states; all of them, needed or not."""
+    launcher = Launcher(x, delta, A, B, C, D, z, bias, bounds, softplus)
+    dy = dy.contiguous()
+    dfinal = None if dfinal is None else dfinal.contiguous()
+    shape = backward_shape(A.shape[1])
+    segment, slots = launcher.segments(shape)
+    ends, sums = launcher.carried(segment, slots, dy)
+    dx, ddelta, dz = (torch.empty_like(dy) for _ in range(3))
+    dinitial = A.new_empty((launcher.rows, *A.shape))
+    # A slot that no sequence needs stays as it is: so zeros.
+    dA, dDbias = A.new_zeros((slots, *A.shape)), A.new_zeros((slots, 2, A.shape[0]))
+    blocks = launcher.blocks(shape)
+    batch, length, groups, states = B.shape
+    dBC = A.new_empty((blocks, batch, length, 2, states))
+    launcher.run("backward", shape, segment, slots, dy, dfinal, ends, sums, saved,
+                 dx, ddelta, dz, dA, dBC, dDbias, dinitial)  # fmt: skip
+    dB, dC = dBC.unflatten(0, (groups, -1)).sum(1).permute(3, 1, 2, 0, 4).to(x.dtype)
+    dD, dbias = dDbias.sum(0)
+    return dx, ddelta, dA.sum(0), dB.contiguous(), dC.contiguous(), dD, dz, dbias.clone(), dinitial
+
+
+@_backward.register_fake
+def _(dy, dfinal, saved, x, delta, A, B, C, D, z, bias, bounds, softplus):
+    rows = x.shape[0] if bounds is None else len(bounds) - 1
+    like = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in (x, x, A, B, C)]
+    channels = A.new_empty(A.shape[0])
+    return (*like, channels, torch.empty_like(like[0]), torch.empty_like(channels), A.new_empty((rows, *A.shape)))
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    *tensors, initial, bounds, ctx.softplus, _ = inputs
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(output[2])
+    ctx.save_for_backward(output[2], *tensors, bounds)
+    ctx.starts = initial is not None
+
+
+def _gradients(ctx: Any, dy: Tensor | None, dfinal: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+    saved, x, delta, A, B, C, D, z, bias, bounds = ctx.saved_tensors
+    if dy is None:
+        dy = torch.zeros_like(x)
+    found = _backward(dy, dfinal, saved, x, delta, A, B, C, D, z, bias, bounds, ctx.softplus)
+    dx, ddelta, dA, dB, dC, dD, dz, dbias, dinitial = found
+    return (
+        dx, ddelta, dA, dB, dC, None if D is None else dD, None if z is None else dz,
+        None if bias is None else dbias, dinitial if ctx.starts else None, None, None, None,
+    )  # fmt: skip
+
+
+_forward.register_autograd(_gradients, setup_context=_keep)
