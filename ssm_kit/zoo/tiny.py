@@ -62,7 +62,8 @@ def _sizes(block: Block) -> dict[str, Any]:
     match block:
         case SharedHybrid():
             adapter = {} if block.adapter_rank is None else {"adapter_rank": HEADS}
-            return small(block.recurrent) | {"shared": {"num_heads": HEADS, "d_ff": 2 * D_MODEL, **adapter}}
+            sizes = {"num_heads": HEADS, "d_ff": 2 * D_MODEL, **adapter}
+            return small(block.recurrent) | {"shared": sizes | dict(block.attention.layer)}
         case Attention():
             return _attention(block)
         case Mamba():

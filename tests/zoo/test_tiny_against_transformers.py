@@ -13,7 +13,7 @@ from ssm_kit.models.config import ModelConfig
 CONFIGS = {
     "mamba-2.8b": lambda: transformers.MambaConfig(),
     "mamba2-2.7b": lambda: transformers.Mamba2Config(tie_word_embeddings=True),  # as mamba_ssm's own config
-    "falcon-mamba-7b": lambda: transformers.FalconMambaConfig(),
+    "falcon-mamba-7b": lambda: transformers.FalconMambaConfig(tie_word_embeddings=False),  # as the checkpoint
     "jamba-v0.1": lambda: transformers.JambaConfig(),
     "zamba-7b": lambda: transformers.ZambaConfig(),
     "recurrentgemma-2b": lambda: transformers.RecurrentGemmaConfig(num_key_value_heads=1),  # as the checkpoint

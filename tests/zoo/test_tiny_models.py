@@ -82,6 +82,16 @@ def test_a_gpu_gives_the_same(id):
     assert_decodes(model, ids.cuda())
 
 
+@pytest.mark.parametrize("id", sorted(set(zoo.ids()) - set(TINY)))
+def test_every_card_builds_or_says_why_not(id):
+    card = zoo.get(id)
+    if card.pattern() is None or any(block.missing for block in card.blocks.values()):
+        with pytest.raises(ValueError, match="card must have"):
+            card.tiny()
+    else:
+        assert set(build(id).config.pattern) == set(card.pattern())
+
+
 def test_sizes_of_one_family_share_an_architecture():
     for small, large in [("recurrentgemma-2b", "recurrentgemma-9b"), ("nemotron-h-8b", "nemotron-h-56b")]:
         assert zoo.get(small).tiny() == zoo.get(large).tiny()

@@ -42,6 +42,8 @@ EXPECTED = {
     "zamba-7b": Expected(76, (2, *range(7, 76, 6)), "13/89", "13/76", 386_048, 9_027_584, 3.2),
     # transformers Zamba2Config: hybrid_layer_ids; 32 heads of 160
     "zamba2-2.7b": Expected(54, (6, 12, 18, 24, 30, 36, 42, 47, 51), "9/63", "9/54", 184_320, 17_694_720, 1.6),
+    # config.json of Zyphra/Zamba2-7B; 32 heads of 224
+    "zamba2-7b": Expected(81, (6, *range(11, 81, 6)), "13/94", "13/81", 372_736, 37_158_912, 3.4),
     # github google-deepmind/recurrentgemma: i % 3 == 2, one key head of 256
     "recurrentgemma-2b": Expected(26, tuple(range(2, 26, 3)), "8/26", "8/52", 8_192, 46_080, 0.26),
     "recurrentgemma-9b": Expected(38, tuple(range(2, 38, 3)), "12/38", "12/76", 12_288, 106_496, 0.6),
@@ -61,23 +63,25 @@ EXPECTED = {
     "nemotron-3-ultra-550b-a55b": Expected(
         108, (7, 14, 23, 32, 39, 48, 57, 64, 73, 82, 89, 98), "12/60", "12/108", 12_288, 100_663_296, 5.1
     ),
+    # github foundation-model-stack/fms-fsdp, mamba_9.8b; state 128 by the release note's appendix
+    "bamba-9b": Expected(32, (9, 18, 27), "3/32", "3/64", 12_288, 30_408_704, 1.4),
+    # Hugging Face ibm-granite, cards
+    "granite-4.0-h-small": Expected(40, None, "4/40", "4/80", 16_384, 37_748_736, 1.7),
+    "granite-4.0-h-tiny": Expected(40, None, "4/40", "4/80", 8_192, 14_155_776, 0.7),
     # transformers Qwen3NextConfig: 48 layers, every 4th attention, 2 key heads of 256
     "qwen3-next-80b-a3b": Expected(48, EVERY_4TH(48), "12/48", "12/96", 24_576, 18_874_368, 1.7),
     # transformers Qwen3_5MoeTextConfig
     "qwen3.5-35b-a3b": Expected(40, EVERY_4TH(40), "10/40", "10/80", 20_480, 15_728_640, 1.4),
     # Hugging Face Qwen/Qwen3.6-27B, card
     "qwen3.6-27b": Expected(64, EVERY_4TH(64), "16/64", "16/128", 65_536, 37_748_736, 2.8),
+    # transformers OlmoHybridConfig: 30 key heads
+    "olmo-hybrid-7b": Expected(32, EVERY_4TH(32), "8/32", "8/64", 122_880, 13_271_040, 1.6),
     # arXiv 2510.26692; one latent of 512 and a key part of 64 per token
     "kimi-linear-48b-a3b": Expected(27, (*EVERY_4TH(24), 26), "7/27", "7/54", 8_064, 10_485_760, 1.4),
     # transformers BailingHybridConfig: every 6th layer
     "ling-3.0-flash": Expected(42, tuple(range(5, 42, 6)), "7/42", "7/84", 8_064, 18_350_080, 2.5),
     # transformers Glm5NextTextConfig: no positional part
     "glm-5.3-flash": Expected(45, EVERY_4TH(45), "11/45", "11/90", 11_264, 35_651_584, 4.8),
-    # transformers OlmoHybridConfig: 30 key heads
-    "olmo-hybrid-7b": Expected(32, EVERY_4TH(32), "8/32", "8/64", 122_880, 13_271_040, 1.6),
-    # Hugging Face ibm-granite, cards
-    "granite-4.0-h-small": Expected(40, None, "4/40", "4/80", 16_384, 37_748_736, 1.7),
-    "granite-4.0-h-tiny": Expected(40, None, "4/40", "4/80", 8_192, 14_155_776, 0.7),
     # arXiv 2307.09288, 2401.04088, 2407.21783
     "llama-2-7b": Expected(32, tuple(range(32)), "32/32", "32/64", 524_288, 0, 0),
     "mixtral-8x7b": Expected(32, tuple(range(32)), "32/32", "32/64", 131_072, 0, 0),

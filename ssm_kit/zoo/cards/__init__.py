@@ -2,6 +2,7 @@
 
 from ssm_kit.zoo.card import Card
 from ssm_kit.zoo.cards import (
+    bamba,
     granite,
     jamba,
     kimi_delta,
@@ -14,7 +15,19 @@ from ssm_kit.zoo.cards import (
     zamba,
 )
 
-_FAMILIES = (mamba, jamba, zamba, recurrentgemma, nemotron, qwen, kimi_delta, olmo_hybrid, granite, transformers)
+_FAMILIES = (
+    mamba,
+    jamba,
+    zamba,
+    recurrentgemma,
+    nemotron,
+    bamba,
+    granite,
+    qwen,
+    olmo_hybrid,
+    kimi_delta,
+    transformers,
+)
 
 CARDS: dict[str, Card] = {
     card.id: card for family in _FAMILIES for card in vars(family).values() if isinstance(card, Card)

@@ -67,6 +67,7 @@ FALCON_MAMBA = Card(
     layers=64,
     blocks={"M": Mamba(channels=8192, layer={"bcdt_norm": "weightless"})},
     layout="M" * 64,
+    model={"tied_head": False},
     claims=(
         Claim(
             "Significantly faster at inference than Transformers, and needs substantially less memory for generating "
