@@ -5,8 +5,8 @@
     zoo.get("jamba-v0.1").tiny()                              # a small model of the same architecture
     for id in zoo.ids(): ...
 
-Every size was read in a primary source: a paper, the makers' own code or card, or the class that transformers names
-after the checkpoint. What only third parties state is left out.
+Every size was read in a primary source: a paper, the makers' own code, card or config, or the class of transformers
+that is named after the checkpoint. What only third parties state is left out.
 """
 
 from ssm_kit.zoo.card import Card, Claim
