@@ -4,10 +4,10 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-from . import maths, pages, settings, widgets
+from . import maths, pages, records, settings, widgets
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    for part in (settings, maths, widgets, pages):
+    for part in (settings, maths, widgets, pages, records):
         part.setup(app)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

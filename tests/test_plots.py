@@ -1,0 +1,47 @@
+"""The plots of stored results draw every series of the record, with its numbers, and refuse what is not there."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from ssm_kit import results
+from ssm_kit.results import plots
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def test_hippo_memory():
+    result = results.load("hippo_memory")
+    figure = plots.hippo_memory(result, "float32")
+    for panel, tables in zip(figure.axes, result["data"].values(), strict=True):
+        drawn = {line.get_label(): line.get_ydata() for line in panel.lines}
+        assert drawn.keys() == tables["float32"].keys()
+        for name, entry in tables["float32"].items():
+            np.testing.assert_allclose(drawn[name], np.mean(entry["error"], 0))
+
+
+def test_scan_precision():
+    result = results.load("scan_precision")
+    (axes,) = plots.scan_precision(result).axes
+    drawn = {line.get_label(): line.get_ydata() for line in axes.lines}
+    assert drawn.keys() == result["data"].keys()
+    assert np.isnan(drawn["quotients of running products"][-1])
+    np.testing.assert_allclose(drawn["float32 loop"], np.mean(result["data"]["float32 loop"]["30 steps"], 1))
+
+
+def test_series_differ_in_colour_or_dash():
+    for figure in (plots.hippo_memory(results.load("hippo_memory")),):
+        for axes in figure.axes:
+            looks = [(line.get_color(), line.get_linestyle()) for line in axes.lines]
+            assert len(set(looks)) == len(looks)
+
+
+def test_unknown_choices():
+    with pytest.raises(ValueError, match=r"^precision: expected one of float32, bfloat16; got 'int8'"):
+        plots.hippo_memory(results.load("hippo_memory"), "int8")
+    with pytest.raises(ValueError, match=r"^lasting: expected one of 1000 steps, .* got 'ever'"):
+        plots.scan_precision(results.load("scan_precision"), "ever")
