@@ -49,11 +49,11 @@ def sequence_parallel_selective_scan(
         ValueError: as `selective_scan`, on the rank whose arguments do not fit.
         RuntimeError: torch.distributed is not initialised.
     """
-    step = {"delta_bias": delta_bias, "delta_softplus": delta_softplus, "backend": backend}
+    step: dict[str, Any] = {"delta_bias": delta_bias, "delta_softplus": delta_softplus, "backend": backend}
     end = selective_scan(x, delta, A, B, C, **step, return_final_state=True)[1]
     through = torch.exp(A * _total(delta, delta_bias, delta_softplus, end.dtype)[..., None])  # (B, D, N)
     start = _inherit(end, through, initial_state, group)
-    options = {"D": D, "z": z, "initial_state": start, "return_final_state": return_final_state}
+    options: dict[str, Any] = {"D": D, "z": z, "initial_state": start, "return_final_state": return_final_state}
     return selective_scan(x, delta, A, B, C, **step, **options)
 
 
@@ -67,11 +67,16 @@ def sequence_parallel_ssd(
 
     Arguments, results and errors are those of `sequence_parallel_selective_scan`, with the shapes of `ssd`.
     """
-    step = {"delta_bias": delta_bias, "delta_softplus": delta_softplus, "chunk_size": chunk_size, "backend": backend}
+    step: dict[str, Any] = {
+        "delta_bias": delta_bias,
+        "delta_softplus": delta_softplus,
+        "chunk_size": chunk_size,
+        "backend": backend,
+    }
     end = ssd(x, delta, A, B, C, **step, return_final_state=True)[1]
     through = torch.exp(A * _total(delta, delta_bias, delta_softplus, end.dtype))[..., None, None]  # (B, H, 1, 1)
     start = _inherit(end, through, initial_state, group)
-    options = {"D": D, "z": z, "initial_state": start, "return_final_state": return_final_state}
+    options: dict[str, Any] = {"D": D, "z": z, "initial_state": start, "return_final_state": return_final_state}
     return ssd(x, delta, A, B, C, **step, **options)
 
 
