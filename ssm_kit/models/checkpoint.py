@@ -68,15 +68,16 @@ def assemble(
     device: torch.device | str | None,
     dtype: torch.dtype | None,
 ) -> LanguageModel:
-    """A model with these weights, all of them and no others. Raises ValueError where they do not fit the config."""
-    model = LanguageModel(config)
-    for name, parameter in model.named_parameters():
-        if name in weights:
-            parameter.data = parameter.data.to(weights[name].dtype)
+    """A model of these weights, all of them and no others. Raises ValueError where they do not fit the config."""
+    with torch.device("meta"):  # shapes only: the weights come from the file, and need no second place in memory
+        model = LanguageModel(config)
+    spared = [name for name, weight in model.named_parameters() if hasattr(weight, "_no_weight_decay")]
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         raise ValueError(f"weights must fit the config: {error}") from error
+    for name in spared:  # the mark does not survive the assignment
+        model.get_parameter(name)._no_weight_decay = True  # type: ignore[attr-defined]
     return model.to(device=device, dtype=dtype)
 
 

@@ -77,7 +77,7 @@ def from_transformers(model: Any) -> LanguageModel:
     family = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
     if family not in FAMILIES:
         raise ValueError(f"model must be of a family among {', '.join(FAMILIES)}; got {family!r}")
-    weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
     return assemble(*FAMILIES[family](model.config.to_dict(), weights), None, None)
 
 

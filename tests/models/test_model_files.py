@@ -46,9 +46,15 @@ def test_infinity_in_strict_json(tmp_path):
     assert load(tmp_path).config == model.config
 
 
-def test_loading_keeps_the_marks_of_weights_that_must_not_decay(folder):
-    marked = [name for name, weight in load(folder).named_parameters() if getattr(weight, "_no_weight_decay", False)]
-    assert "layers.0.mixer.A_log" in marked
+def test_loading_keeps_what_optimisers_need(folder, hybrid):
+    def marked(model):
+        return [name for name, weight in model.named_parameters() if getattr(weight, "_no_weight_decay", False)]
+
+    model = load(folder)
+    assert marked(model) == marked(hybrid)
+    assert "layers.0.mixer.A_log" in marked(model)
+    model(random_ids(1, 4))[0].sum().backward()
+    assert all(weight.grad is not None for weight in model.parameters())
 
 
 def test_dtype_and_device(folder):
