@@ -1,6 +1,6 @@
 """What a state of 64 numbers remembers of its input, against how long ago it was: random memories, HiPPO and S4D.
 
-    python experiments/hippo_memory.py --out ssm_kit/results/hippo_memory.json      (CPU, about a minute)
+    python experiments/hippo_memory.py --out ssm_kit/results/hippo_memory.json      (CPU, one to five minutes)
     python experiments/hippo_memory.py --smoke
 
 512 steps of band-limited noise go into a linear memory. From the last state alone, the best linear reader (least
@@ -32,13 +32,13 @@ SEEDS = (0, 1, 2)
 SETS = {"fit": 1500, "choose": 300, "test": 300}
 
 
-def signals(cutoff: float, seed: int) -> dict[str, np.ndarray]:
+def signals(cutoff: float, seed: int, sizes: dict[str, int]) -> dict[str, np.ndarray]:
     """Sets of (M, LENGTH) unit-variance noise with frequencies below the cutoff only."""
     rng = np.random.default_rng(seed)
-    spectrum = np.fft.rfft(rng.standard_normal((sum(SETS.values()), 2 * LENGTH)))
+    spectrum = np.fft.rfft(rng.standard_normal((sum(sizes.values()), 2 * LENGTH)))
     spectrum[:, np.fft.rfftfreq(2 * LENGTH) > cutoff] = 0
     noise = np.fft.irfft(spectrum)[:, :LENGTH]
-    return dict(zip(SETS, np.split(noise / noise.std(), np.cumsum(list(SETS.values()))[:-1]), strict=True))
+    return dict(zip(sizes, np.split(noise / noise.std(), np.cumsum(list(sizes.values()))[:-1]), strict=True))
 
 
 def responses(A_bar: np.ndarray, B_bar: np.ndarray) -> np.ndarray:
@@ -79,9 +79,9 @@ Best = dict[tuple[str, str, str], tuple[float, float | None, np.ndarray]]
 """Band, precision and memory: error on the set "choose", time scale, errors on the set "test"."""
 
 
-def best_of(seed: int, bands: dict[str, float]) -> Best:
+def best_of(seed: int, bands: dict[str, float], sizes: dict[str, int]) -> Best:
     """Every memory at the time scale that serves it best, for one seed."""
-    sets = {band: signals(cutoff, seed) for band, cutoff in bands.items()}
+    sets = {band: signals(cutoff, seed, sizes) for band, cutoff in bands.items()}
     best: Best = {}
     for name, scale, response in memories(seed):
         for band, precision in product(bands, PRECISIONS):
@@ -92,16 +92,16 @@ def best_of(seed: int, bands: dict[str, float]) -> Best:
     return best
 
 
-def measure(bands: dict[str, float], seeds: tuple[int, ...]) -> tuple[dict, dict]:
+def measure(bands: dict[str, float], seeds: tuple[int, ...], sizes: dict[str, int]) -> tuple[dict, dict]:
     """For each band, precision and memory: errors by seed and delay, and the time scale chosen for each seed."""
     data: dict = {band: {precision: {} for precision in PRECISIONS} for band in bands}
     for seed in seeds:
-        for (band, precision, name), (_, scale, error) in best_of(seed, bands).items():
+        for (band, precision, name), (_, scale, error) in best_of(seed, bands, sizes).items():
             entry = data[band][precision].setdefault(name, {"scale": [], "error": []})
             entry["scale"].append(scale)
             entry["error"].append([float(f"{value:.3g}") for value in error])
             print(f"seed {seed}, {band}, {precision}, {name}: {error.mean():.4f}", flush=True)
-    settings = {"length": LENGTH, "states": STATES, "delays": DELAYS, "signals": SETS, "cutoff": bands}
+    settings = {"length": LENGTH, "states": STATES, "delays": DELAYS, "signals": sizes, "cutoff": bands}
     return settings | {"horizons": HORIZONS, "radii": RADII}, data
 
 
@@ -109,7 +109,9 @@ if __name__ == "__main__":
     run(
         "experiments/hippo_memory.py",
         "Error of the best linear guess of past inputs from a state of 64 numbers, by delay, part of the signal's size",
-        lambda: measure(BANDS, SEEDS),
-        smoke=lambda: measure({"16 waves": BANDS["16 waves"]}, SEEDS[:1]),
+        lambda: measure(BANDS, SEEDS, SETS),
+        smoke=lambda: measure(
+            {"16 waves": BANDS["16 waves"]}, SEEDS[:1], {name: size // 3 for name, size in SETS.items()}
+        ),
         seeds=SEEDS,
     )
