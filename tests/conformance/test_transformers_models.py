@@ -118,6 +118,21 @@ def test_dtypes_are_kept():
     assert {weight.dtype for weight in ours.parameters()} == {torch.bfloat16}
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("architecture", references.ARCHITECTURES)
+def test_half_precision_loses_no_more_than_theirs(architecture):
+    # One expert, not a choice of four: where two are about equal, rounding decides which one a token goes to.
+    changes = {"num_experts": 1} if architecture == "jamba" else {}
+    theirs = references.build(architecture, **changes).to(torch.bfloat16)
+    losses = [
+        logits.float() for logits in (from_transformers(theirs)(references.ids())[0], references.sequence(theirs))
+    ]
+    exact = references.sequence(theirs.float())
+    ours, other = ((logits - exact).norm() / exact.norm() for logits in losses)
+    assert other < 0.05
+    assert ours < 1.5 * other
+
+
 # Refusals
 
 
