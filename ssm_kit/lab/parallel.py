@@ -1,22 +1,23 @@
 """One training loop on one process or many: what differs between plain, DDP and FSDP2 is in this file.
 
 >>> with parallel.processes() as device:                       # under torchrun, one process per GPU (or CPU core)
-...     train(model.to(device), task, settings, parallel="fsdp")
+...     train(model.to(device), task, settings, distributed="fsdp")
 """
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ssm_kit.lab.tasks.task import require
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 KINDS = (None, "ddp", "fsdp")
 
@@ -65,12 +66,15 @@ def distribute(model: nn.Module, kind: str | None) -> nn.Module:
     Raises:
         ValueError: an unknown kind, or one that does not fit the number of processes.
     """
-    require(kind in KINDS, "parallel", "None, 'ddp' or 'fsdp'", kind)
+    require(kind in KINDS, "distributed", "None, 'ddp' or 'fsdp'", kind)
     started = dist.is_initialized()
-    require((kind is None) != started, "parallel", "'ddp' or 'fsdp' inside processes(), None outside", kind)
+    require((kind is None) != started, "distributed", "'ddp' or 'fsdp' inside processes(), None outside", kind)
     if kind == "ddp":
         return DistributedDataParallel(model)
     if kind == "fsdp":
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard  # a second to import, and only needed here
+
         mesh = init_device_mesh(next(model.parameters()).device.type, (world(),))
         for block in _blocks(model):
             fully_shard(block, mesh=mesh)
@@ -102,14 +106,21 @@ def wait() -> None:
 
 def whole(tensor: Tensor) -> Tensor:
     """A tensor with all its shards; every process must ask."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if _is_sharded(tensor) else tensor
 
 
 def sharded_like(tensor: Tensor, model: Tensor) -> Tensor:
     """A whole tensor, cut as `model` is."""
-    if isinstance(model, DTensor):
-        return distribute_tensor(tensor.to(model.device), model.device_mesh, model.placements)
-    return tensor
+    if not _is_sharded(model):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor.to(model.device), model.device_mesh, model.placements)
+
+
+def _is_sharded(tensor: Tensor) -> "TypeGuard[DTensor]":
+    # By its attribute, since isinstance would need the class, and with it a second to import it.
+    return hasattr(tensor, "full_tensor")
 
 
 def _blocks(module: nn.Module) -> list[nn.Module]:

@@ -80,7 +80,7 @@ def test_parallel_training_needs_torchrun(monkeypatch):
     with pytest.raises(ValueError, match="environment: expected LOCAL_RANK as torchrun sets it; got None"):
         parallel.processes().__enter__()
     for kind, message in (("ddp", "'ddp' or 'fsdp' inside processes"), ("tp", "None, 'ddp' or 'fsdp'")):
-        with pytest.raises(ValueError, match=f"parallel: expected {message}.*; got '{kind}'"):
+        with pytest.raises(ValueError, match=f"distributed: expected {message}.*; got '{kind}'"):
             train(small_model(), MQAR(), Settings(), distributed=kind, progress=False)
 
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from ssm_kit.lab import MQAR, ByteText, CheckpointError, InductionHeads, Settings, checkpoint, evaluate, train
 from ssm_kit.lab.training import loss_and_hits
+from ssm_kit.models import LanguageModel, ModelConfig
 
 sys.path.insert(0, str(Path(__file__).parent))
 from worker import EVERY, SETTINGS, TASK, small_model
@@ -236,6 +237,17 @@ def test_evaluation_is_on_fresh_examples_and_leaves_the_model_alone():
     model = small_model(dropout=0.5)
     assert evaluate(model, TASK) == evaluate(model, TASK)
     assert model.training
+
+
+def test_recall_is_learned():
+    """A short form of experiments/mqar_cpu.py, which goes to 99 % of 8 pairs; guessing among 3 values finds 1/3."""
+    torch.manual_seed(1)
+    task = MQAR(length=16, pairs=3, vocab_size=16, random_filler=False)
+    block = {"layer": "Mamba2", "d_state": 16, "headdim": 32, "chunk_size": 16}
+    config = ModelConfig(vocab_size=16, d_model=32, pattern="MM", blocks={"M": block}, embedding_scale=50.0)
+    settings = Settings(steps=250, batch_size=32, learning_rate=2e-2, warmup=10, seed=1)
+    model, _ = run(model=LanguageModel(config), task=task, settings=settings)
+    assert evaluate(model, task)["accuracy"] > 0.6
 
 
 def test_a_text_is_learned():
