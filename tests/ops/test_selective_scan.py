@@ -360,6 +360,6 @@ def test_a_bad_step_is_named():
         selective_scan_step(**tensors | {"delta": torch.zeros(2, 5)}, state=torch.zeros(2, 6, 3))
 
 
-def test_gpu_kernels_are_said_to_be_missing():
-    with pytest.raises(NotImplementedError, match='selective_scan has no GPU kernel yet: use backend="torch"'):
+def test_gpu_kernels_want_tensors_on_a_gpu():
+    with pytest.raises(ValueError, match='backend="cuda" must be given tensors on a CUDA device; got cpu'):
         selective_scan(**make(5), backend="cuda")

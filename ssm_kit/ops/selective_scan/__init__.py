@@ -1,13 +1,18 @@
 """The selective scan of Mamba: a diagonal linear recurrence whose step size, input and output depend on the input."""
 
+import functools
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ssm_kit.ops import _check
-from ssm_kit.ops._dispatch import full_precision, resolve
-from ssm_kit.ops._varlen import run_packed, sequence_bounds
+from ssm_kit.ops._dispatch import full_precision, resolve, step_on_gpu
+from ssm_kit.ops._varlen import run_packed, sequence_bounds, sequence_count
 from ssm_kit.ops.selective_scan import chunked, reference
+
+_SCANS = {"reference": reference.scan, "torch": chunked.scan}
 
 
 def selective_scan(
@@ -51,27 +56,15 @@ def selective_scan(
 
     Raises:
         ValueError: shapes that do not fit, dtypes that are not floating, several devices, a negative step size, bad
-            `cu_seqlens`, an unknown backend.
-        NotImplementedError: backend="cuda".
+            `cu_seqlens`, an unknown backend. The kernels find negative steps and bad offsets on the GPU, which stops
+            the program later, at its next synchronisation: checking them at once would cost one.
+        NotImplementedError: backend="cuda" for what the kernels do not serve: float64, complex numbers, N above 64.
     """
     size = _check_arguments("B L", x, delta, A, B, C, D, z, delta_bias)
-    bounds = None if cu_seqlens is None else sequence_bounds(cu_seqlens, batch=size["B"], length=size["L"])
-    rows, meaning = (size["B"], "(B, D, N)") if bounds is None else (len(bounds) - 1, "(S, D, N)")
-    _check_state("initial_state", initial_state, x, (rows, size["D"], size["N"]), meaning)
-    run = {"reference": reference.scan, "torch": chunked.scan}[resolve(backend, "selective_scan", x.device)]
-    dtype = _check.compute_dtype(x, delta, A, B, C, D, z, delta_bias, initial_state)
-    if initial_state is None:
-        initial_state = x.new_zeros((rows, size["D"], size["N"]), dtype=dtype)
-    with full_precision(x.device):
-        u, delta, A, B, C = _prepare(x, delta, A, B, C, delta_bias, delta_softplus, dtype)
-        state = initial_state.to(dtype)
-        if bounds is None:
-            y, state = run(u, delta, A, B, C, state)
-        else:
-            y, state = run_packed(
-                lambda t, start: run(t[0], t[1], A, t[2], t[3], start), bounds, (u, delta, B, C), state
-            )
-        y = _skip_and_gate(y, u, D, z).to(x.dtype)
+    given = (x, delta, A, B, C, D, z, delta_bias)
+    backend = resolve(backend, "selective_scan", x.device, lambda: _obstacle(*given, initial_state))
+    run = _by_kernels if backend == "cuda" else functools.partial(_by_torch, _SCANS[backend])
+    y, state = run(size, *given, delta_softplus, initial_state, cu_seqlens)
     return (y, state) if return_final_state else y
 
 
@@ -106,10 +99,65 @@ def selective_scan_step(
     """
     size = _check_arguments("B", x, delta, A, B, C, D, z, delta_bias)
     _check_state("state", state, x, (size["B"], size["D"], size["N"]), "(B, D, N)")
+    if step_on_gpu("selective_scan_step", _obstacle, x, delta, A, B, C, D, z, delta_bias, state):
+        from ssm_kit.ops.selective_scan import cuda
+
+        _require_steps(delta, delta_bias, delta_softplus)
+        return cuda.step(x, delta, A, B, C, state, D, z, delta_bias, delta_softplus)
     dtype = _check.compute_dtype(x, delta, A, B, C, D, z, delta_bias, state)
     with full_precision(x.device):
         u, delta, A, B, C = _prepare(x, delta, A, B, C, delta_bias, delta_softplus, dtype)
         y, state = reference.step(state.to(dtype), u, delta, A, B, C)
+        return _skip_and_gate(y, u, D, z).to(x.dtype), state
+
+
+def _obstacle(x: Tensor, delta: Tensor, A: Tensor, *others: Tensor | None) -> str | None:
+    from ssm_kit.ops.selective_scan import cuda
+
+    return cuda.unsupported(x, delta, A, *others)
+
+
+def _by_kernels(
+    size: dict[str, int], x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor,
+    D: Tensor | None, z: Tensor | None, delta_bias: Tensor | None, delta_softplus: bool,
+    initial_state: Tensor | None, cu_seqlens: Tensor | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """y and the final state by the GPU's kernels. The host waits for nothing: the GPU checks Δ and cu_seqlens."""
+    from ssm_kit.ops.selective_scan import cuda
+
+    if cu_seqlens is not None:
+        sequence_count(cu_seqlens, batch=size["B"], length=size["L"])
+    _check_initial(initial_state, x, size, cu_seqlens)
+    _require_steps(delta, delta_bias, delta_softplus)
+    return cuda.scan(x, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, cu_seqlens)
+
+
+def _require_steps(delta: Tensor, delta_bias: Tensor | None, delta_softplus: bool) -> None:
+    """As `_prepare` checks Δ, but on the GPU, which then stops the program at the next synchronisation."""
+    if not delta_softplus:
+        step = delta.detach() if delta_bias is None else delta.detach() + delta_bias.detach()
+        torch._assert_async(~(step < 0).any(), "delta must be >= 0, or pass delta_softplus=True")
+
+
+def _by_torch(
+    scan: Callable[..., tuple[Tensor, Tensor]], size: dict[str, int],
+    x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor,
+    D: Tensor | None, z: Tensor | None, delta_bias: Tensor | None, delta_softplus: bool,
+    initial_state: Tensor | None, cu_seqlens: Tensor | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """y and the final state by the scan of "reference" or "torch"."""
+    bounds = None if cu_seqlens is None else sequence_bounds(cu_seqlens, batch=size["B"], length=size["L"])
+    shape = _check_initial(initial_state, x, size, cu_seqlens)
+    dtype = _check.compute_dtype(x, delta, A, B, C, D, z, delta_bias, initial_state)
+    state = x.new_zeros(shape, dtype=dtype) if initial_state is None else initial_state.to(dtype)
+    with full_precision(x.device):
+        u, delta, A, B, C = _prepare(x, delta, A, B, C, delta_bias, delta_softplus, dtype)
+        if bounds is None:
+            y, state = scan(u, delta, A, B, C, state)
+        else:
+            y, state = run_packed(
+                lambda t, start: scan(t[0], t[1], A, t[2], t[3], start), bounds, (u, delta, B, C), state
+            )
         return _skip_and_gate(y, u, D, z).to(x.dtype), state
 
 
@@ -128,6 +176,16 @@ def _check_arguments(
     )  # fmt: skip
     _check.require_multiple("x: its number of channels", size["D"], "G", size.get("G", 1))
     return size
+
+
+def _check_initial(
+    state: Tensor | None, x: Tensor, size: dict[str, int], cu_seqlens: Tensor | None
+) -> tuple[int, int, int]:
+    """Check the initial state; return its shape."""
+    rows, meaning = (size["B"], "(B, D, N)") if cu_seqlens is None else (len(cu_seqlens) - 1, "(S, D, N)")
+    shape = (rows, size["D"], size["N"])
+    _check_state("initial_state", state, x, shape, meaning)
+    return shape
 
 
 def _check_state(name: str, state: Tensor | None, x: Tensor, shape: tuple[int, ...], meaning: str) -> None:

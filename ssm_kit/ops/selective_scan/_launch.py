@@ -44,7 +44,7 @@ def forward_shape(states: int) -> Shape:
 
 
 def backward_shape(states: int) -> Shape:
-    return Shape(states=4, channels=2, threads=128 if padded(states) == 16 else 64, steps=SPAN)
+    return Shape(states=4, channels=2, threads=128 if padded(states) == 16 else 64, steps=SPAN, unroll=4)
 
 
 class Launcher:
@@ -59,8 +59,8 @@ class Launcher:
         self.packed, self.steps, self.length = bounds is not None, batch * length, length
         self.groups, self.states = B.shape[2:]
         self.channels, self.dtype = channels, x.dtype
-        self.tensors = [None if tensor is None else _rows(tensor) for tensor in (x, delta, z, B, C)]
-        strides = [_row_stride(tensor) for tensor in self.tensors]
+        self.tensors = [None if tensor is None else dense_rows(tensor) for tensor in (x, delta, z, B, C)]
+        strides = [row_distance(tensor) for tensor in self.tensors]
         starts = [0 if tensor is None else tensor.data_ptr() for tensor in self.tensors[:3]]
         aligned = all(number % 8 == 0 for number in (*strides[:3], channels // self.groups))
         aligned = aligned and all(start % 16 == 0 for start in starts)
@@ -100,7 +100,6 @@ class Launcher:
         blocks = self.blocks(shape) * slots
         _nvrtc.launch(source, blocks, shape.threads, *self.before, segment, self.aligned, *arguments)
 
-
     def step(self, state: Tensor, y: Tensor, after: Tensor) -> None:
         """Launch the decode step, whose sequences stand as the steps of one."""
         self.aligned = int(self.states % 4 == 0 and state.data_ptr() % 16 == 0)
@@ -112,7 +111,8 @@ def kernel_source(kernel: str, dtype: torch.dtype, states: int, shape: Shape, **
     """The source of a kernel for tensors of a dtype with N = `states`."""
     kept = "float" if dtype == torch.float32 else "bfloat_t"
     numbers = {"N": padded(states), "NS": shape.states, "K": shape.channels, "THREADS": shape.threads,
-               "STEPS": shape.steps, "SPAN": SPAN, "UNROLL": shape.unroll, "RESIDENT": shape.resident}  # fmt: skip
+               "STEPS": shape.steps, "SPAN": SPAN, "UNROLL": shape.unroll, "PART": shape.unroll,
+               "RESIDENT": shape.resident}  # fmt: skip
     numbers |= constants
     lines = [_TYPES, f"typedef {_NAMES[dtype]} T;", f"typedef {kept} Saved;"]
     lines += [f"constexpr int {name} = {value};" for name, value in numbers.items()]
@@ -123,14 +123,14 @@ def padded(states: int) -> int:
     return max(8, 1 << (states - 1).bit_length())
 
 
-def _rows(tensor: Tensor) -> Tensor:
+def dense_rows(tensor: Tensor) -> Tensor:
     """The tensor, (B, L, ...), or a copy of it, with dense rows, one distance apart through all sequences."""
     batch, length = tensor.shape[:2]
     even = 1 in (batch, length) or tensor.stride(0) == length * tensor.stride(1)
     return tensor if even and tensor[0, 0].is_contiguous() else tensor.clone(memory_format=torch.contiguous_format)
 
 
-def _row_stride(tensor: Tensor | None) -> int:
+def row_distance(tensor: Tensor | None) -> int:
     if tensor is None:
         return 0
     return tensor.stride(0) if tensor.shape[1] == 1 else tensor.stride(1)  # an axis of one step has any stride

@@ -12,11 +12,11 @@ from ssm_kit.ops.selective_scan._launch import SPAN, Launcher, backward_shape, f
 MAX_STATES = 64
 
 
-def unsupported(*tensors: Tensor | None, states: int) -> str | None:
-    """Why the kernels cannot run on these tensors with N = `states`, or None. No kernel runs, nothing is compiled."""
-    if why := _nvrtc.unavailable() or unsupported_dtype(*tensors):
-        return why
-    return f"the kernels take N <= {MAX_STATES}; got {states}" if states > MAX_STATES else None
+def unsupported(x: Tensor, delta: Tensor, A: Tensor, *others: Tensor | None) -> str | None:
+    """Why the kernels cannot run on these tensors, or None. No kernel runs, nothing is compiled."""
+    if A.shape[1] > MAX_STATES:
+        return f"the kernels take N <= {MAX_STATES}; got {A.shape[1]}"
+    return _nvrtc.unavailable() or unsupported_dtype(x, delta, A, *others)
 
 
 def scan(
@@ -28,7 +28,7 @@ def scan(
     u, delta, B, C, z, *rest = _prepare(x, delta, A, B, C, D, z, delta_bias, initial_state)
     A, D, delta_bias, initial_state = rest
     given = (u, delta, A, B, C, D, z, delta_bias, initial_state)
-    bounds = None if cu_seqlens is None else cu_seqlens.to(torch.int64)
+    bounds = None if cu_seqlens is None else cu_seqlens.to(x.device, torch.int64)
     keep = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given)
     y, state, _ = _forward(*given, bounds, delta_softplus, keep)
     return y.to(x.dtype), state

@@ -6,18 +6,34 @@
 //     d(dt x)_t = sum over states of g_t B_t,   d(dt)_t = sum over states of q_t A,   dA = sum over steps of dt_t q_t.
 // The states of PART steps at a time are kept in registers together with their decays. So a tile is scanned twice: first
 // without outputs, to have the state before each part, then part by part from the last, forth and back.
-constexpr int PART = 4, PARTS = STEPS / PART, WARPS = THREADS / 32, ACROSS = 32 / LANES;
+//
+// Sums over states run over the LANES threads of a channel, sums over channels over the ACROSS groups of a warp. The
+// latter are the larger part. So each group keeps its states in an order of its own, state n in register n ^ order: then
+// what a thread keeps and what it sends are registers, not choices.
+constexpr int PARTS = STEPS / PART, WARPS = THREADS / 32, ACROSS = 32 / LANES, ORDERS = ACROSS < NS ? ACROSS : NS;
+constexpr int PART_SIZE = K * 32 * NS > PART * 2 * N ? K * 32 * NS : PART * 2 * N;
 static_assert(SPAN == STEPS, "a tile is a span");
+__device__ __forceinline__ int my_order() { return threadIdx.x % 32 / LANES % ORDERS * (NS / ORDERS); }
 
 struct Tile {
     Steps steps;                         // (dt, dt x) in; (d(dt), d(dt x)) out
     float y[STEPS][CHANNELS];            // gradient of y before skip and gate in; y out
-    float B[STEPS][N], C[STEPS][N];
-    float before[PARTS][K][THREADS][NS];
-    float dBC[WARPS][STEPS][2][N];       // each warp's sums over its channels
+    float B[ORDERS][STEPS * N + 16], C[ORDERS][STEPS * N + 16];  // a copy in each order; + 16 keeps them off each other's banks
+    // Of each part and warp: its threads' states before the part; later, its sums dB and dC over channels [PART][2][N].
+    float part[PARTS][WARPS][PART_SIZE];
     float skip[CHANNELS], bias[CHANNELS];
-    float sums[16][THREADS];             // each thread's sums over time, for D and bias
+    float4 sums[4][THREADS];             // each thread's sums over time, for D and bias
 };
+
+__device__ __forceinline__ void read8(const float* from, float (&v)[8]) {
+    *(float4*)v = *(const float4*)from, *(float4*)(v + 4) = *(const float4*)(from + 4);
+}
+
+__device__ __forceinline__ void read_channels(const float* from, float (&v)[K]) {
+    if constexpr (K == 2) *(float2*)v = *(const float2*)from;
+    else if constexpr (K == 4) *(float4*)v = *(const float4*)from;
+    else v[0] = *from;
+}
 
 // Where a thread reads, relative to its segment.
 struct Columns { Column x, delta, z, dy, B, C; };
@@ -41,15 +57,17 @@ __device__ __forceinline__ void stage(const Columns& from, const Mine& mine, i64
         const int row = mine.row + i * AT_ONCE;
         if (AT_ONCE > STEPS && row >= STEPS) break;
         const Inputs in = fetch(from, step + i * AT_ONCE, row < left ? mine.count : 0, p.aligned);
-        float pairs[16];
+        float pairs[16], dy[8], bias[8];
+        read8(&tile.bias[mine.channel], bias);
 #pragma unroll
         for (int j = 0; j < 8; ++j) {
-            pairs[2 * j] = step_size(get(in.delta, j) + tile.bias[mine.channel + j]).value;
+            pairs[2 * j] = step_size(get(in.delta, j) + bias[j]).value;
             pairs[2 * j + 1] = pairs[2 * j] * get(in.x, j);
-            float dy = get(in.dy, j);
-            if (GATE) dy *= get(in.z, j) * sigmoid(get(in.z, j));
-            tile.y[row][mine.channel + j] = dy;
+            dy[j] = get(in.dy, j);
+            if (GATE) dy[j] *= get(in.z, j) * sigmoid(get(in.z, j));
         }
+#pragma unroll
+        for (int j = 0; j < 8; j += 4) *(float4*)&tile.y[row][mine.channel + j] = *(float4*)(dy + j);
 #pragma unroll
         for (int j = 0; j < 4; ++j) tile.steps.pair[row][swizzle(mine.channel / 2 + j)] = *(float4*)(pairs + 4 * j);
     }
@@ -58,26 +76,52 @@ __device__ __forceinline__ void stage(const Columns& from, const Mine& mine, i64
         const int row = mine.input_row + i * INPUTS_AT_ONCE;
         if (row >= STEPS) break;
         const bool exists = row < left && mine.state < p.states;
-        tile.B[row][mine.state] = exists ? to_float(from.B.from[(step + i * INPUTS_AT_ONCE) * from.B.row]) : 0.f;
-        tile.C[row][mine.state] = exists ? to_float(from.C.from[(step + i * INPUTS_AT_ONCE) * from.C.row]) : 0.f;
+        const float b = exists ? to_float(from.B.from[(step + i * INPUTS_AT_ONCE) * from.B.row]) : 0.f;
+        const float c = exists ? to_float(from.C.from[(step + i * INPUTS_AT_ONCE) * from.C.row]) : 0.f;
+#pragma unroll
+        for (int order = 0; order < ORDERS; ++order) {
+            const int place = row * N + (mine.state ^ order * (NS / ORDERS));
+            tile.B[order][place] = b, tile.C[order][place] = c;
+        }
+    }
+}
+
+__device__ __forceinline__ float* before_part(const Tile& tile, int part, int k) {
+    return (float*)tile.part[part][threadIdx.x / 32] + (k * 32 + threadIdx.x % 32) * NS;
+}
+
+// From the order of memory to the group's own: h[n] and h[n ^ order] change places.
+__device__ __forceinline__ void put_in_order(float (&h)[K][NS]) {
+#pragma unroll
+    for (int bit = NS / ORDERS; bit < NS; bit *= 2) {
+        const bool change = my_order() & bit;
+#pragma unroll
+        for (int k = 0; k < K; ++k)
+#pragma unroll
+            for (int n = 0; n < NS; ++n) {
+                if (n & bit) continue;
+                const float low = h[k][n], high = h[k][n | bit];
+                h[k][n] = change ? high : low, h[k][n | bit] = change ? low : high;
+            }
     }
 }
 
 // The state before each part, from the one before the tile.
 __device__ __forceinline__ void scan_parts(const float (&a)[K][NS], float (&h)[K][NS], Tile& tile) {
-    const int lane = threadIdx.x % LANES, channel = threadIdx.x / LANES * K;
+    const int channel = threadIdx.x / LANES * K;
+    const float* B = &tile.B[threadIdx.x % 32 / LANES % ORDERS][threadIdx.x % LANES * NS];
 #pragma unroll 1
     for (int part = 0; part < PARTS; ++part) {
 #pragma unroll
         for (int k = 0; k < K; ++k)
 #pragma unroll
-            for (int n = 0; n < NS; ++n) tile.before[part][k][threadIdx.x][n] = h[k][n];
+            for (int n = 0; n < NS; ++n) before_part(tile, part, k)[n] = h[k][n];
         if (part == PARTS - 1) break;
 #pragma unroll
         for (int t = part * PART; t < (part + 1) * PART; ++t) {
             float dt[K], u[K], b[NS];
             tile.steps.read(t, channel, dt, u);
-            read_states(&tile.B[t][lane * NS], b);
+            read_states(B + t * N, b);
 #pragma unroll
             for (int k = 0; k < K; ++k)
 #pragma unroll
@@ -89,16 +133,17 @@ __device__ __forceinline__ void scan_parts(const float (&a)[K][NS], float (&h)[K
 // The states of a part, h[s] after its step s, its decays, and y summed over a channel's lanes.
 __device__ __forceinline__ void forth(const float (&a)[K][NS], int part, const Tile& tile, float (&h)[PART][K][NS],
                                       float (&e)[PART][K][NS], float (&y)[PART * K]) {
-    const int lane = threadIdx.x % LANES, channel = threadIdx.x / LANES * K;
+    const int lane = threadIdx.x % LANES, channel = threadIdx.x / LANES * K, order = threadIdx.x % 32 / LANES % ORDERS;
+    const float *B = &tile.B[order][lane * NS], *C = &tile.C[order][lane * NS];
     float now[K][NS];
 #pragma unroll
-    for (int k = 0; k < K; ++k) read_states(tile.before[part][k][threadIdx.x], now[k]);
+    for (int k = 0; k < K; ++k) read_states(before_part(tile, part, k), now[k]);
 #pragma unroll
     for (int s = 0; s < PART; ++s) {
         float b[NS], c[NS], dt[K], u[K];
         tile.steps.read(part * PART + s, channel, dt, u);
-        read_states(&tile.B[part * PART + s][lane * NS], b);
-        read_states(&tile.C[part * PART + s][lane * NS], c);
+        read_states(B + (part * PART + s) * N, b);
+        read_states(C + (part * PART + s) * N, c);
 #pragma unroll
         for (int k = 0; k < K; ++k) {
             y[s * K + k] = 0.f;
@@ -117,20 +162,23 @@ __device__ __forceinline__ void forth(const float (&a)[K][NS], int part, const T
 __device__ __forceinline__ void back(const float (&a)[K][NS], int part, const Tile& tile, const float (&h)[PART][K][NS],
                                      const float (&e)[PART][K][NS], float (&r)[K][NS], float (&dA)[K][NS],
                                      float (&dstep)[PART * K * 2], float (&dBC)[PART * 2 * NS]) {
-    const int lane = threadIdx.x % LANES, channel = threadIdx.x / LANES * K;
+    const int lane = threadIdx.x % LANES, channel = threadIdx.x / LANES * K, order = threadIdx.x % 32 / LANES % ORDERS;
+    const float *B = &tile.B[order][lane * NS], *C = &tile.C[order][lane * NS];
 #pragma unroll
     for (int s = PART - 1; s >= 0; --s) {
         const int t = part * PART + s;
         float b[NS], c[NS], dt[K], u[K];
         tile.steps.read(t, channel, dt, u);
-        read_states(&tile.B[t][lane * NS], b);
-        read_states(&tile.C[t][lane * NS], c);
+        read_states(B + t * N, b);
+        read_states(C + t * N, c);
+        float dys[K];
+        read_channels(&tile.y[t][channel], dys);
 #pragma unroll
         for (int n = 0; n < 2 * NS; ++n) dBC[s * 2 * NS + n] = 0.f;
 #pragma unroll
         for (int k = 0; k < K; ++k) {
-            const float dy = tile.y[t][channel + k];
-            const float* before = tile.before[part][k][threadIdx.x];
+            const float dy = dys[k];
+            const float* before = before_part(tile, part, k);
             float ddt = 0.f, du = 0.f;
 #pragma unroll
             for (int n = 0; n < NS; ++n) {
@@ -144,17 +192,32 @@ __device__ __forceinline__ void back(const float (&a)[K][NS], int part, const Ti
                 ddt = fmaf(q, a[k][n], ddt);
                 dA[k][n] = fmaf(q, dt[k], dA[k][n]);
             }
-            dstep[(s * K + k) * 2] = ddt * LN2, dstep[(s * K + k) * 2 + 1] = du;
+            dstep[(s * K + k) * 2] = ddt, dstep[(s * K + k) * 2 + 1] = du;
         }
     }
 }
 
+// Sum v[COUNT][WIDTH], the last axis in each group's own order, over the groups: one level of the butterfly halves WIDTH.
+template <int COUNT, int WIDTH, int GROUPS> __device__ __forceinline__ void reduce_ordered(float* v) {
+    if constexpr (GROUPS > 1) {
+#pragma unroll
+        for (int i = 0; i < COUNT; ++i)
+#pragma unroll
+            for (int n = 0; n < WIDTH / 2; ++n)
+                v[i * WIDTH / 2 + n] = v[i * WIDTH + n] + __shfl_xor_sync(~0u, v[i * WIDTH + WIDTH / 2 + n], GROUPS / 2 * LANES);
+        reduce_ordered<COUNT, WIDTH / 2, GROUPS / 2>(v);
+    }
+}
+
 // Sum over the lanes that share channels, or states, and put the sums in place of what they came from.
-__device__ __forceinline__ void write_part(int begin, const float (&y)[PART * K], float (&dstep)[PART * K * 2],
+__device__ __forceinline__ void write_part(int part, const float (&y)[PART * K], float (&dstep)[PART * K * 2],
                                            float (&dBC)[PART * 2 * NS], Tile& tile) {
     const int lane = threadIdx.x % LANES, channel = threadIdx.x / LANES * K, across = threadIdx.x % 32 / LANES;
+    const int begin = part * PART;
     reduce<PART * K * 2, LANES, 1>(dstep, lane);
-    reduce<PART * 2 * NS, ACROSS, LANES>(dBC, across);
+    constexpr int LEFT = NS / ORDERS, REST = ACROSS / ORDERS, SUMS = PART * 2 * LEFT;  // states of a thread, groups to go
+    reduce_ordered<PART * 2, NS, ORDERS>(dBC);
+    reduce<SUMS, REST, LANES * ORDERS>(dBC, across / ORDERS);
     __syncwarp();  // the others of a channel have read its inputs
 #pragma unroll
     for (int i = 0; i < share(PART * K, LANES); ++i) {
@@ -167,9 +230,9 @@ __device__ __forceinline__ void write_part(int begin, const float (&y)[PART * K]
         ((float*)&tile.steps.pair[begin + index / 2 / K][swizzle(c / 2)])[c % 2 * 2 + index % 2] = dstep[i];
     }
 #pragma unroll
-    for (int i = 0; i < share(PART * 2 * NS, ACROSS); ++i) {
-        const int index = first(PART * 2 * NS, ACROSS, across) + i;
-        tile.dBC[threadIdx.x / 32][begin + index / (2 * NS)][index / NS % 2][lane * NS + index % NS] = dBC[i];
+    for (int i = 0; i < share(SUMS, REST); ++i) {
+        const int index = first(SUMS, REST, across / ORDERS) + i, n = my_order() + index % LEFT;
+        tile.part[part][threadIdx.x / 32][index / LEFT * N + lane * NS + n] = dBC[i];
     }
 }
 
@@ -188,25 +251,29 @@ __device__ __forceinline__ void write(const Columns& from, const Mine& mine, i64
         const int row = mine.row + i * AT_ONCE;
         if (row >= min(left, (i64)STEPS)) break;
         const Inputs in = fetch(from, step + i * AT_ONCE, mine.count, p.aligned);
-        float pairs[16], gx[8], gdelta[8], gz[8];
+        float pairs[16], gx[8], gdelta[8], gz[8], y[8], skip[8], bias[8], sums[16];
+        read8(&tile.y[row][mine.channel], y), read8(&tile.skip[mine.channel], skip), read8(&tile.bias[mine.channel], bias);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) *(float4*)(sums + 4 * j) = tile.sums[j][threadIdx.x];
 #pragma unroll
         for (int j = 0; j < 4; ++j) *(float4*)(pairs + 4 * j) = tile.steps.pair[row][swizzle(mine.channel / 2 + j)];
 #pragma unroll
         for (int j = 0; j < 8; ++j) {
-            const int c = mine.channel + j;
-            const float x = get(in.x, j), skip = tile.skip[c];
-            const Curve dt = step_size(get(in.delta, j) + tile.bias[c]);
+            const float x = get(in.x, j);
+            const Curve dt = step_size(get(in.delta, j) + bias[j]);
             float dy = get(in.dy, j);
             if (GATE) {
                 const float z = get(in.z, j), gate = sigmoid(z);
-                gz[j] = dy * fmaf(skip, x, tile.y[row][c]) * gate * fmaf(z, 1.f - gate, 1.f);
+                gz[j] = dy * fmaf(skip[j], x, y[j]) * gate * fmaf(z, 1.f - gate, 1.f);
                 dy *= z * gate;
             }
-            gdelta[j] = fmaf(pairs[2 * j + 1], x, pairs[2 * j]) * dt.slope;
-            gx[j] = fmaf(pairs[2 * j + 1], dt.value, dy * skip);
-            tile.sums[j][threadIdx.x] += dy * x;
-            tile.sums[8 + j][threadIdx.x] += gdelta[j];
+            gdelta[j] = fmaf(pairs[2 * j + 1], x, pairs[2 * j] * LN2) * dt.slope;
+            gx[j] = fmaf(pairs[2 * j + 1], dt.value, dy * skip[j]);
+            sums[j] = fmaf(dy, x, sums[j]);
+            sums[8 + j] += gdelta[j];
         }
+#pragma unroll
+        for (int j = 0; j < 4; ++j) tile.sums[j][threadIdx.x] = *(float4*)(sums + 4 * j);
         const i64 offset = (step + i * AT_ONCE) * p.channels;
         write_piece(gx, dx + offset, mine.count, p.aligned);
         write_piece(gdelta, ddelta + offset, mine.count, p.aligned);
@@ -222,7 +289,7 @@ __device__ __forceinline__ void write_dBC(i64 left, i64 states, const Tile& tile
         if (row >= 2 * min(left, (i64)STEPS) || n >= states) break;
         float sum = 0.f;
 #pragma unroll
-        for (int warp = 0; warp < WARPS; ++warp) sum += (&tile.dBC[warp][0][0][0])[index];
+        for (int warp = 0; warp < WARPS; ++warp) sum += tile.part[row / 2 / PART][warp][row % (2 * PART) * N + n];
         to[row * states + n] = sum;
     }
 }
@@ -233,7 +300,7 @@ __device__ __forceinline__ void start_sums(const Problem& p, const Place& at, Ti
         tile.bias[c] = p.bias && c < at.width ? p.bias[at.channel + c] : 0.f;
     }
 #pragma unroll
-    for (int j = 0; j < 16; ++j) tile.sums[j][threadIdx.x] = 0.f;
+    for (int j = 0; j < 4; ++j) tile.sums[j][threadIdx.x] = make_float4(0.f, 0.f, 0.f, 0.f);
 }
 
 // The segment's share of the gradients of D and bias: (slots, 2, D).
@@ -242,7 +309,8 @@ __device__ __forceinline__ void write_sums(const Problem& p, const Place& at, co
         const int c = index % CHANNELS;
         if (c >= at.width) continue;
         float sum = 0.f;  // threads c / 8, c / 8 + CHANNELS / 8, ... have worked on this channel
-        for (int i = c / 8; i < THREADS; i += CHANNELS / 8) sum += tile.sums[index / CHANNELS * 8 + c % 8][i];
+        for (int i = c / 8; i < THREADS; i += CHANNELS / 8)
+            sum += ((const float*)&tile.sums[index / CHANNELS * 2 + c % 8 / 4][i])[c % 4];
         to[(at.slot * 2 + index / CHANNELS) * p.channels + at.channel + c] = sum;
     }
 }
@@ -259,8 +327,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) backward(
     each_state(p, at, [&](int k, int n, i64 offset) {
         a[k][n] = p.A[offset] * LOG2E;
         if (dfinal) r[k][n] = dfinal[s.row * p.channels * p.states + offset];
-    });
-    carry_over(p, at, a, ends, sums, at.slot + 1, s.count - 1 - s.index, 1, r);
+    }, my_order());
+    carry_over(p, at, a, ends, sums, at.slot + 1, s.count - 1 - s.index, 1, r, my_order());
     const Mine mine(at);
     start_sums(p, at, tile);
     const i64 channel = at.channel + mine.channel, state = at.group * p.states + mine.state;
@@ -275,6 +343,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) backward(
         const i64 step = i * STEPS, left = s.end - s.begin - step;
         float h[K][NS];
         load_states(p, at, s.saved + i, saved, h);
+        put_in_order(h);
         stage(from, mine, step, left, p, tile);
         __syncthreads();
         scan_parts(a, h, tile);
@@ -284,7 +353,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) backward(
             forth(a, part, tile, kept, e, y);
             asm volatile("" ::: "memory");  // `back` is to read the tile again, not to keep it in registers
             back(a, part, tile, kept, e, r, da, dstep, dBC);
-            write_part(part * PART, y, dstep, dBC, tile);
+            write_part(part, y, dstep, dBC, tile);
         }
         __syncthreads();
         write(from, mine, step, left, p, tile, dx, ddelta, dz);
@@ -294,6 +363,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) backward(
     each_state(p, at, [&](int k, int n, i64 offset) {
         dA[at.slot * p.channels * p.states + offset] = da[k][n];
         if (s.index == 0) dinitial[s.row * p.channels * p.states + offset] = r[k][n];
-    });
+    }, my_order());
     write_sums(p, at, tile, dDbias);
 }

@@ -169,27 +169,29 @@ __device__ __forceinline__ Place find_place(const Problem& p) {
 }
 
 
-// Do something with each of a thread's states that exists: act(k, n, offset in an array (D, N)).
-template <class Act> __device__ __forceinline__ void each_state(const Problem& p, const Place& at, Act act) {
+// Do something with each of a thread's states that exists: act(k, n, offset in an array (D, N)). Its n-th state is
+// n ^ order of its share.
+template <class Act> __device__ __forceinline__ void each_state(const Problem& p, const Place& at, Act act, int order = 0) {
     const int lane = threadIdx.x % LANES, channel = threadIdx.x / LANES * K;
 #pragma unroll
     for (int k = 0; k < K; ++k)
 #pragma unroll
         for (int n = 0; n < NS; ++n)
-            if (channel + k < at.width && lane * NS + n < p.states)
-                act(k, n, (at.channel + channel + k) * p.states + lane * NS + n);
+            if (channel + k < at.width && lane * NS + (n ^ order) < p.states)
+                act(k, n, (at.channel + channel + k) * p.states + lane * NS + (n ^ order));
 }
 
 // The state that the other segments hand over. `ends` (slots, D, N) is what each makes from nothing, `sums` (slots, D)
 // its total of step sizes; from the nearest to the row's edge they lie at slot, slot + stride, ... (count of them).
 __device__ __forceinline__ void carry_over(const Problem& p, const Place& at, const float (&a)[K][NS], const float* ends,
-                                           const float* sums, i64 slot, i64 count, i64 stride, float (&state)[K][NS]) {
+                                           const float* sums, i64 slot, i64 count, i64 stride, float (&state)[K][NS],
+                                           int order = 0) {
     for (i64 i = count - 1; i >= 0; --i) {
         const i64 from = (slot + i * stride) * p.channels;
         each_state(p, at, [&](int k, int n, i64 offset) {
             float sum = sums[from + offset / p.states];
             state[k][n] = fmaf(ex2(a[k][n] * sum), state[k][n], ends[from * p.states + offset]);
-        });
+        }, order);
     }
 }
 

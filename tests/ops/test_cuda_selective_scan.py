@@ -1,0 +1,258 @@
+"""The CUDA kernels of `selective_scan`: that all of them compile, anywhere; that they are right, on a GPU."""
+
+import importlib.util
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import Tensor
+
+from ssm_kit.ops import _nvrtc, selective_scan, selective_scan_step
+from ssm_kit.ops.selective_scan import _launch, cuda
+from ssm_kit.ops.selective_scan._launch import CARRY, SPAN, STEP, backward_shape, forward_shape, kernel_source
+
+HALF, BFLOAT, SINGLE = torch.float16, torch.bfloat16, torch.float32
+TIMED = ("x", "delta", "B", "C", "z")
+TOLERANCE = {SINGLE: 1e-5, HALF: 5e-3, BFLOAT: 5e-3}
+
+needs_compiler = pytest.mark.skipif(not importlib.util.find_spec("cuda.core"), reason="needs cuda.core")
+gpu = pytest.mark.gpu
+
+
+def sources(dtype: torch.dtype, states: int, softplus: int = 1, gate: int = 1) -> list[_nvrtc.Source]:
+    options = {"SOFTPLUS": softplus, "GATE": gate}
+    return [
+        kernel_source("forward", dtype, states, forward_shape(states), **options),
+        kernel_source("backward", dtype, states, backward_shape(states), **options),
+        kernel_source("carry", dtype, states, CARRY, REVERSE=0, **options),
+        kernel_source("carry", dtype, states, CARRY, REVERSE=1, **options),
+        kernel_source("step", dtype, states, STEP, **options),
+    ]
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("arch", "dtype", "states"),
+    [("sm_75", HALF, 16), ("sm_80", BFLOAT, 8), ("sm_90", SINGLE, cuda.MAX_STATES)],
+)
+def test_every_kernel_compiles_without_a_gpu(arch, dtype, states):
+    with ThreadPoolExecutor() as pool:
+        for binary in pool.map(lambda source: _nvrtc.compile_source(source, arch).code, sources(dtype, states)):
+            assert binary.startswith(b"\x7fELF")
+
+
+def test_a_missing_compiler_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert _nvrtc.unavailable() == 'the package cuda.core is missing: pip install "ssm_kit[gpu]"'
+    with pytest.raises(ModuleNotFoundError, match=r'cuda\.core is missing: pip install "ssm_kit\[gpu\]"'):
+        _nvrtc.compile_source(sources(SINGLE, 16)[0], "sm_90")
+
+
+def test_too_many_states_are_refused():
+    x, A = torch.zeros(1, 1, 2), torch.zeros(2, cuda.MAX_STATES + 1)
+    assert cuda.unsupported(x, x, A) == "the kernels take N <= 64; got 65"
+
+
+@pytest.mark.parametrize("length", [1, 2, 5])
+@pytest.mark.parametrize("cut", [slice(0, 6), slice(1, 7), slice(0, 12, 2)])
+def test_rows_are_read_where_they_lie_or_copied_right(length, cut):
+    """The kernels find row r of (B, L, D) at r times one distance, whatever strides torch gave the tensor."""
+    whole = torch.randn(3, length, 12)
+    for tensor in (whole[:, :, cut], whole.transpose(0, 1).contiguous().transpose(0, 1)[:, :, cut]):
+        rows = _launch.dense_rows(tensor)
+        flat = rows.as_strided((3 * length, 6), (_launch.row_distance(rows), 1))
+        torch.testing.assert_close(flat.reshape(3, length, 6), tensor, rtol=0, atol=0)
+
+
+def make(
+    length: int, *, batch: int = 2, channels: int = 40, states: int = 16, groups: int = 1, rows: int | None = None,
+    dtype: torch.dtype = SINGLE, seed: int = 0, slow: float = 1.0,
+) -> dict[str, Tensor]:  # fmt: skip
+    """Random arguments on the GPU; with a small `slow`, states that remember long."""
+    generator = torch.Generator("cuda").manual_seed(seed)
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, device="cuda")
+
+    tensors = {
+        "x": noise(batch, length, channels),
+        "delta": noise(batch, length, channels) - 1,
+        "A": -slow * noise(channels, states).abs(),
+        "B": noise(batch, length, groups, states),
+        "C": noise(batch, length, groups, states),
+        "D": noise(channels),
+        "z": noise(batch, length, channels),
+        "delta_bias": noise(channels),
+        "initial_state": noise(rows or batch, channels, states),
+    }
+    return {name: tensor.to(dtype) if name in TIMED else tensor for name, tensor in tensors.items()}
+
+
+def gradients(backend: str, tensors: dict[str, Tensor], **options) -> dict[str, Tensor]:
+    """y, the final state, and the gradient of every tensor through both, weighed by fixed noise."""
+    leaves = {name: tensor.detach().requires_grad_() for name, tensor in tensors.items()}
+    outputs = selective_scan(**leaves, **options, return_final_state=True, backend=backend)
+    generator = torch.Generator("cuda").manual_seed(1)
+    weights = [torch.randn(o.shape, generator=generator, device="cuda").to(o.dtype) for o in outputs]
+    found = torch.autograd.grad(outputs, list(leaves.values()), weights)
+    return {"y": outputs[0].detach(), "state": outputs[1].detach(), **dict(zip(leaves, found, strict=True))}
+
+
+def assert_right(tensors: dict[str, Tensor], tolerance: float, **options) -> None:
+    options = {"delta_softplus": True, **options}
+    found = gradients("cuda", tensors, **options)
+    wanted = gradients("torch", {name: tensor.double() for name, tensor in tensors.items()}, **options)
+    for name, exact in wanted.items():
+        error = float((found[name].double() - exact).norm() / exact.norm())
+        assert error <= tolerance, f"{name}: relative error {error:.1e}"
+
+
+@gpu
+@pytest.mark.parametrize("length", [1, SPAN - 1, SPAN, SPAN + 1, 101, 256, 2100])
+def test_lengths(length):
+    assert_right(make(length), 1e-5)
+
+
+@gpu
+@pytest.mark.parametrize(("channels", "groups"), [(1, 1), (6, 2), (64, 1), (72, 3), (130, 2), (256, 256)])
+def test_channels_and_groups(channels, groups):
+    assert_right(make(37, channels=channels, groups=groups), 1e-5)
+
+
+@gpu
+@pytest.mark.parametrize("states", [1, 3, 8, 9, 16, 31, 32, 50, 64])
+@pytest.mark.parametrize("dtype", [SINGLE, HALF, BFLOAT])
+def test_states_and_dtypes(states, dtype):
+    assert_right(make(67, states=states, dtype=dtype, channels=48), TOLERANCE[dtype])
+
+
+@gpu
+@pytest.mark.parametrize("left_out", [("z",), ("D", "delta_bias"), ("D", "z", "delta_bias", "initial_state")])
+def test_optional_arguments(left_out):
+    tensors = {name: tensor for name, tensor in make(50).items() if name not in left_out}
+    assert_right(tensors, 1e-5)
+
+
+@gpu
+def test_step_sizes_as_they_are():
+    tensors = make(50)
+    tensors["delta"], tensors["delta_bias"] = tensors["delta"].abs(), tensors["delta_bias"].abs()
+    assert_right(tensors, 1e-5, delta_softplus=False)
+
+
+@gpu
+@pytest.mark.parametrize("groups", [1, 2])
+def test_long_sequences_are_cut_into_segments_that_know_of_each_other(groups):
+    assert_right(make(5000, batch=1, groups=groups, slow=0.01), 1e-5)
+
+
+@gpu
+@pytest.mark.parametrize("bounds", [(0, 1, 17, 33, 90, 101), (0, 1, 1500, 1533, 5101)])
+def test_packed_sequences(bounds):
+    tensors = make(bounds[-1], batch=1, rows=len(bounds) - 1, slow=0.05)
+    assert_right(tensors, 1e-5, cu_seqlens=torch.tensor(bounds, device="cuda"))
+
+
+@gpu
+def test_strided_and_mixed_tensors():
+    tensors = make(67, channels=64, dtype=BFLOAT)
+    both = torch.cat([tensors["x"], tensors["z"]], dim=-1)
+    tensors["x"], tensors["z"] = both.chunk(2, dim=-1)
+    tensors["B"] = tensors["B"].float()
+    assert_right(tensors, 5e-3)
+
+
+@gpu
+def test_nothing_is_left_unwritten(monkeypatch):
+    """Fresh memory is full of NaN here, so that a forgotten element would show."""
+    torch.use_deterministic_algorithms(True)  # fills new memory
+    try:
+        assert_right(make(133, channels=72, states=9, groups=3), 1e-5)
+        assert_right(make(101, batch=1, rows=2), 1e-5, cu_seqlens=torch.tensor((0, 30, 101), device="cuda"))
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@gpu
+def test_runs_are_equal_to_the_bit():
+    tensors = make(2100, batch=1, channels=256, dtype=BFLOAT)
+    first, second = (gradients("cuda", tensors, delta_softplus=True) for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@gpu
+def test_compiled_by_torch():
+    tensors = make(133, channels=64, dtype=BFLOAT)
+    found = gradients("cuda", tensors, delta_softplus=True)
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda **t: selective_scan(**t, delta_softplus=True, backend="cuda"), fullgraph=True)
+    leaves = {name: tensor.detach().requires_grad_() for name, tensor in tensors.items()}
+    y = compiled(**leaves)
+    assert torch.equal(y, found["y"])
+    y.sum().backward()
+    assert all(leaf.grad is not None and leaf.grad.isfinite().all() for leaf in leaves.values())
+
+
+@gpu
+def test_second_derivatives_are_refused():
+    x = make(20)["x"].requires_grad_()
+    tensors = make(20) | {"x": x}
+    (dx,) = torch.autograd.grad(selective_scan(**tensors, delta_softplus=True).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="no autograd formula"):
+        dx.sum().backward()
+
+
+@gpu
+def test_more_elements_than_an_int32_counts():
+    """Whole = two halves with a carried state (offsets beyond 2^31: mamba #884, #1015)."""
+    length, channels = 2**20 + 3, 2**11
+    if torch.cuda.mem_get_info()[0] < 40 * 2**30:
+        pytest.skip("needs 40 GiB of free GPU memory")
+    x = torch.randn(1, length, channels, device="cuda", dtype=BFLOAT)
+    delta = torch.full_like(x, 0.01)
+    A, B = -torch.ones(channels, 1, device="cuda"), torch.ones(1, length, 1, device="cuda", dtype=BFLOAT)
+    whole, final = selective_scan(x, delta, A, B, B, return_final_state=True, backend="cuda")
+    half, end = length // 2, None
+    for now in (slice(half), slice(half, None)):
+        y, end = selective_scan(
+            x[:, now],
+            delta[:, now],
+            A,
+            B[:, now],
+            B[:, now],
+            initial_state=end,
+            return_final_state=True,
+            backend="cuda",
+        )
+        torch.testing.assert_close(y, whole[:, now], rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close(end, final, rtol=1e-5, atol=1e-5)
+
+
+@gpu
+@pytest.mark.parametrize("dtype", [SINGLE, HALF, BFLOAT])
+@pytest.mark.parametrize(("batch", "channels", "states", "groups"), [(9, 40, 16, 1), (2, 6, 3, 2), (5, 300, 64, 3)])
+def test_step(dtype, batch, channels, states, groups):
+    tensors = make(1, batch=batch, channels=channels, states=states, groups=groups, dtype=dtype)
+    tensors = {name: tensor[:, 0] if name in TIMED else tensor for name, tensor in tensors.items()}
+    state = tensors.pop("initial_state")
+    before = state.clone()
+    found = selective_scan_step(**tensors, state=state, delta_softplus=True)
+    wide = {name: tensor.double() for name, tensor in tensors.items()}
+    wanted = selective_scan_step(**wide, state=state.double(), delta_softplus=True)
+    assert torch.equal(state, before)
+    for part, exact in zip(found, wanted, strict=True):
+        assert float((part.double() - exact).norm() / exact.norm()) <= TOLERANCE[dtype]
+
+
+@gpu
+def test_step_in_a_cuda_graph():
+    tensors = make(1, batch=3, dtype=BFLOAT)
+    tensors = {name: tensor[:, 0] if name in TIMED else tensor for name, tensor in tensors.items()}
+    state = tensors.pop("initial_state")
+    y, after = selective_scan_step(**tensors, state=state, delta_softplus=True)  # compiles
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        y_again, after_again = selective_scan_step(**tensors, state=state, delta_softplus=True)
+    graph.replay()
+    assert torch.equal(y, y_again)
+    assert torch.equal(after, after_again)
