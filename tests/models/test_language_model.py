@@ -4,6 +4,8 @@ import copy
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from small_models import BLOCKS, VOCABULARY, build, config, random_ids
 from torch import nn
 
@@ -154,6 +156,18 @@ def test_pieces_and_steps_are_the_whole(pattern, cut):
         second, after = go_on(ids[:, cut:], cache)
         close(torch.cat([first, second], dim=1), whole, 1e-11)
         nested_close(after.states, end.states, 1e-11)
+
+
+@torch.no_grad()
+@settings(max_examples=20)
+@given(st.text("".join(BLOCKS), min_size=1, max_size=5), st.lists(st.integers(1, 4), min_size=2, max_size=4))
+def test_any_row_of_blocks_in_any_pieces(pattern, lengths):
+    model, ids = build(pattern).double(), random_ids(2, sum(lengths))
+    logits, cache = [], None
+    for piece in ids.split(lengths, dim=1):
+        part, cache = steps(model, piece, cache) if piece.shape[1] == 1 else model(piece, cache)
+        logits.append(part)
+    close(torch.cat(logits, dim=1), model(ids)[0], 1e-11)
 
 
 @torch.no_grad()
