@@ -51,20 +51,23 @@ def run(
     options = parser.parse_args()
     torch.manual_seed(SEED)
     start = time.perf_counter()
-    settings, data = smoke() if smoke is not None and options.smoke else measure()
-    on_gpu = torch.cuda.is_available()
-    result = {
+    settings, data = measure()
+    result = provenance(script, what, options.commit, time.perf_counter() - start, settings, data)
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def provenance(script: str, what: str, commit: str | None, wall_s: float, settings: dict, data: Any) -> dict[str, Any]:
+    """A measurement made on this GPU, with the record of how; `commit` where git is not at hand."""
+    return {
         "what": what,
         "script": script,
-        "commit": options.commit or subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip(),
+        "commit": commit or subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip(),
         "date": datetime.date.today().isoformat(),
-        "gpu": torch.cuda.get_device_name() if on_gpu else None,
+        "gpu": torch.cuda.get_device_name(),
         "torch": torch.__version__,
-        "triton": triton_version if on_gpu else None,
-        "seeds": list(seeds),
-        "wall_s": round(time.perf_counter() - start, 1),
+        "triton": triton_version,
+        "seeds": [SEED],
+        "wall_s": round(wall_s, 1),
         "settings": settings,
         "data": data,
     }
-    if options.out is not None:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")

@@ -1,0 +1,218 @@
+"""Our GPU kernels beside the public ones and beside what the GPU can do, in one run of a few minutes.
+
+    python -m benchmarks.gpu --out ssm_kit/results/kernels_h200.json [--only ssd steps]
+
+The public kernels, where they are installed (CUDA toolkit of torch's version needed for the first two; an hour without
+prebuilt wheels):
+
+    pip install --no-build-isolation causal-conv1d==1.6.1 mamba-ssm==2.3.2.post1
+    pip install flash-linear-attention==0.6.0 accelerated-scan==0.3.1
+
+Every contender is first compared with our "torch" backend in float64, outputs and gradients. One that fails is not
+timed, and the table says so. Operators are checked side by side and timed one after the other, each in a process of
+its own, so that one that fails stops no other. Times are medians of CUDA graph replays; the floor of a row is what its
+bytes, matrix FLOPs or exponentials take at the rates measured in the same run.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks import gpu_attention
+from benchmarks.gpu_case import Case, Contender, Tensors
+from benchmarks.gpu_cases import PARTS
+from benchmarks.gpu_measure import Ceilings, ceilings, milliseconds, relative_error
+from experiments.record import SEED, provenance
+
+LIMITS = {torch.float32: 1e-5, torch.bfloat16: 5e-3}
+PATIENCE = 2
+"""A peer may be off by so many times our limit: those limits are ours, not its authors'."""
+ATTENTION = "attention"
+
+
+def results(run: Callable[..., Any], tensors: Tensors, gradients: bool) -> dict[str, Tensor]:
+    """The outputs of a call and, through all of them with one fixed noise, the gradient of every tensor."""
+    leaves = {name: tensor.detach().clone().requires_grad_(gradients) for name, tensor in tensors.items()}
+    outputs = run(leaves)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    named = {f"output {i}": output for i, output in enumerate(outputs)}
+    if not gradients:
+        return named
+    generator = torch.Generator("cuda").manual_seed(SEED)
+    noise = [torch.randn(o.shape, generator=generator, device="cuda").to(o.dtype) for o in outputs]
+    return dict(zip(leaves, torch.autograd.grad(outputs, list(leaves.values()), noise), strict=True))
+
+
+def error_of(case: Case, contender: Contender, gradients: bool) -> float | str:
+    """The largest relative error of a contender's outputs (or gradients) against float64, or what it raised."""
+    tensors = case.make(True)
+    exact = {name: tensor.double() for name, tensor in tensors.items()}
+    try:
+        expected = results(lambda t: case.reference(**t), exact, gradients)
+        found = results(lambda t: contender.restore(contender.run(**contender.arrange(t))), tensors, gradients)
+        return max(relative_error(found[name], expected[name]) for name in expected)
+    except Exception as failure:
+        return f"{type(failure).__name__}: {str(failure).splitlines()[0][:200]}" if str(failure) else repr(failure)
+
+
+def check(part: str) -> list[dict[str, float | str]]:
+    """For every case of a part and both passes: contender's name -> error, or what it raised."""
+    torch.manual_seed(SEED)
+    return [
+        {contender.name: error_of(case, contender, gradients) for contender in case.contenders}
+        for case in PARTS[part]() for gradients in passes(case)
+    ]  # fmt: skip
+
+
+def passes(case: Case) -> tuple[bool, ...]:
+    """Without and with gradients; a step has none."""
+    return (False,) if case.backward is None else (False, True)
+
+
+def refusal(error: float | str, case: Case, contender: Contender) -> str | None:
+    """Why no time may be shown for a contender with this error, or None."""
+    limit = LIMITS[case.dtype] * (1 if contender.name == "ssm_kit" else PATIENCE)
+    if isinstance(error, str):
+        return error
+    return None if error <= limit else f"relative error {error:.1e} against float64, allowed {limit:.0e}"
+
+
+def timed(case: Case, contender: Contender, gradients: bool) -> dict[str, Any]:
+    """Times of one contender at the full size."""
+    copies = 3 if case.backward is None else 1  # a step's state might stay in the cache from one replay to the next
+    sets = [contender.arrange(case.make(False)) for _ in range(copies)]
+    if not gradients:
+        with torch.no_grad():
+            return milliseconds(lambda: [contender.run(**tensors) for tensors in sets], copies)
+    leaves = {name: tensor.detach().requires_grad_() for name, tensor in sets[0].items()}
+    first = contender.run(**leaves)
+    noise = torch.randn_like(first[0] if isinstance(first, tuple) else first)
+
+    def both() -> Any:
+        y = contender.run(**leaves)
+        return torch.autograd.grad(y[0] if isinstance(y, tuple) else y, list(leaves.values()), noise)
+
+    return milliseconds(both)
+
+
+def measure(part: str, errors: list[dict[str, float | str]], ceiling: Ceilings) -> list[dict[str, Any]]:
+    """The rows of a part; a contender without a time has "refused" in its place."""
+    torch.manual_seed(SEED)
+    rows = []
+    keys = [(case, gradients) for case in PARTS[part]() for gradients in passes(case)]
+    for (case, gradients), found in zip(keys, errors, strict=True):
+        work = case.forward + case.backward if gradients and case.backward else case.forward
+        floor, by = ceiling.floor(work)
+        row = {"operator": case.operator, "shape": case.shape, "dtype": str(case.dtype).removeprefix("torch.")}
+        row |= {"pass": "forward + backward" if gradients else "forward", "floor_ms": round(floor, 5), "floor_by": by}
+        for contender in case.contenders:
+            row[contender.name] = entry(case, contender, gradients, found[contender.name])
+            torch.cuda.empty_cache()
+        rows.append(row)
+        print(line(row), flush=True)
+    return rows
+
+
+def entry(case: Case, contender: Contender, gradients: bool, error: float | str) -> dict[str, Any]:
+    if why := refusal(error, case, contender):
+        return {"refused": why}
+    try:
+        return {"error": error, **timed(case, contender, gradients)}
+    except Exception as failure:
+        return {"refused": f"{type(failure).__name__}: {str(failure)[:200]}"}
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row of the table: floor, ours as its multiple, each peer as a multiple of ours."""
+    text = f"{row['operator']:22s}{row['shape']:46s}{row['dtype']:10s}{row['pass']:20s}{row['floor_ms']:8.4f} ms"
+    ours = row["ssm_kit"].get("ms", [None])[0]
+    for name, found in row.items():
+        if not isinstance(found, dict):
+            continue
+        if "refused" in found:
+            text += f"  | {name}: refused, {found['refused']}"
+        else:
+            ms = found["ms"][0]
+            ratio = ms / row["floor_ms"] if name == "ssm_kit" or ours is None else ms / ours
+            text += f"  | {name} {ms:.4f} ms, {ratio:.2f} × {'floor' if name == 'ssm_kit' or ours is None else 'ours'}"
+    return text
+
+
+def child(part: str, stage: str, folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", "benchmarks.gpu", "--part", part, "--stage", stage, "--out", folder])
+
+
+def work_as_child(part: str, stage: str, folder: Path) -> None:
+    """What a process of its own does: check or time one part, and leave the result in the folder."""
+    warnings.simplefilter("ignore")
+    if stage == "check":
+        found: Any = check(part)
+    elif part == ATTENTION:
+        scans = [case for name in gpu_attention.SCANS for case in PARTS[name]()[:1]]
+        found = gpu_attention.measure([trusted(case, read(folder, "check", case.operator)) for case in scans])
+    else:
+        found = measure(part, read(folder, "check", part), Ceilings(**read(folder, "ceilings", "all")))
+    (folder / f"{stage}-{part}.json").write_text(json.dumps(found))
+
+
+def trusted(case: Case, errors: list[dict[str, float | str]]) -> Case:
+    """The case with those contenders whose outputs passed the check."""
+    good = tuple(c for c in case.contenders if refusal(errors[0][c.name], case, c) is None)
+    return Case(**{**vars(case), "contenders": good})
+
+
+def read(folder: Path, stage: str, part: str) -> Any:
+    return json.loads((folder / f"{stage}-{part}.json").read_text())
+
+
+def measure_all(parts: list[str], folder: Path) -> dict[str, Any]:
+    """Check all parts side by side, then time them one after the other."""
+    checks = [child(part, "check", folder) for part in parts if part != ATTENTION]
+    for process in checks:
+        process.wait()
+    found = ceilings()
+    torch.cuda.empty_cache()
+    (folder / "ceilings-all.json").write_text(json.dumps(vars(found)))
+    for part in parts:
+        child(part, "time", folder).wait()
+    done = [part for part in parts if (folder / f"time-{part}.json").exists()]
+    print("not measured:", ", ".join(sorted(set(parts) - set(done))) or "nothing is missing")
+    data: dict[str, Any] = {"ceilings": {f"{name}_per_second": round(rate) for name, rate in vars(found).items()}}
+    data["rows"] = [row for part in done if part != ATTENTION for row in read(folder, "time", part)]
+    if ATTENTION in done:
+        data["against_attention"] = read(folder, "time", ATTENTION)
+    return data
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
+    parser.add_argument("--commit", help="the code's commit, where git is not at hand")
+    parser.add_argument("--only", nargs="+", choices=[*PARTS, ATTENTION], default=[*PARTS, ATTENTION])
+    parser.add_argument("--part", help=argparse.SUPPRESS)
+    parser.add_argument("--stage", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.part:
+        work_as_child(options.part, options.stage, options.out)
+        return
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        data = measure_all(options.only, Path(folder))
+    settings = {"limits": {str(dtype): limit for dtype, limit in LIMITS.items()}, "peer_limits_times": PATIENCE}
+    what = "Milliseconds of our GPU kernels, of the public ones, and the floor: median, 10th and 90th percentile"
+    record = provenance("benchmarks/gpu.py", what, options.commit, time.perf_counter() - start, settings, data)
+    options.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

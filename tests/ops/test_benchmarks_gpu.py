@@ -1,0 +1,115 @@
+"""The GPU benchmark's arithmetic: floors, crossings, and the gate that shows no time of a kernel that fails its check."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="the GPU benchmark times through Triton")
+
+from benchmarks import gpu, gpu_cases
+from benchmarks.gpu_attention import crossing
+from benchmarks.gpu_case import Case, Contender, Work
+from benchmarks.gpu_measure import Ceilings, relative_error
+from ssm_kit.ops import first_order_scan
+
+H200 = Ceilings(copy=4274e9, matmul=680e12, ex2=4169e9)
+
+
+@pytest.fixture
+def cases(monkeypatch):
+    """All rows, without a GPU: no tensor is made until a row's `make` is called."""
+    return {case.name: case for part in gpu_cases.PARTS.values() for case in part()}
+
+
+@pytest.mark.parametrize(
+    ("row", "forward", "both"),
+    [
+        ("selective_scan B8 L2048", 0.322, 0.643),
+        ("selective_scan B1 L65536", 1.286, 2.57),
+        ("ssd B8 L4096", 0.153, 0.511),
+        ("first_order_scan 32768 sequences L4096 float32", 0.377, 1.005),
+        ("first_order_scan 32768 sequences L4096 bfloat16", 0.188, 0.503),
+        ("causal_conv1d B8", 0.126, 0.314),
+        ("gated_delta_rule B8", 0.126, 0.346),
+    ],
+)
+def test_floors_counted_by_hand(cases, row, forward, both):
+    (case,) = (case for name, case in cases.items() if name.startswith(row) or name == row)
+    assert H200.floor(case.forward)[0] == pytest.approx(forward, rel=0.02)
+    assert H200.floor(case.forward + case.backward)[0] == pytest.approx(both, rel=0.02)
+
+
+def test_the_slowest_unit_makes_the_floor():
+    ceilings = Ceilings(copy=10.0, matmul=100.0, ex2=1.0)
+    assert ceilings.floor(Work(20, 100, 1)) == (2000.0, "copy")
+    assert ceilings.floor(Work(20, 300, 1)) == (3000.0, "matmul")
+    assert ceilings.floor(Work(20, 300, 4) + Work(1, 1, 1)) == (5000.0, "ex2")
+
+
+def test_where_two_curves_cross():
+    lengths = [1024, 2048, 4096, 8192]
+    assert crossing(lengths, [4, 4, 4, 4], [1, 4, 16, 64]) == 2048
+    assert crossing(lengths, [2, 2, 2, 2], [1, 1, 4, 16]) == round(2048 * 2**0.5)
+    assert crossing(lengths, [1, 1, 1, 1], [2, 2, 2, 2]) == 1024
+    assert crossing(lengths, [3, 1, 1, 3], [2, 2, 2, 2]) is None
+
+
+def a_case(run):
+    def make(small):
+        return {"a": torch.rand(1, 9, 2), "b": torch.randn(1, 9, 2)}
+
+    contenders = (Contender("ssm_kit", run), Contender("peer", run))
+    return Case("scan", "tiny", make, first_order_scan, contenders, Work(1), Work(1), torch.float32)
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    generator = torch.Generator
+    monkeypatch.setattr(torch, "Generator", lambda device: generator())
+    randn = torch.randn
+    monkeypatch.setattr(torch, "randn", lambda *shape, device=None, **kwargs: randn(*shape, **kwargs))
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_the_gate_passes_what_is_right_and_names_what_is_wrong(gradients, no_gpu, monkeypatch):
+    monkeypatch.setattr(gpu, "timed", lambda *_: {"ms": [1.0, 1.0, 1.0], "timing": "graph"})
+    right = a_case(first_order_scan)
+    error = gpu.error_of(right, right.contenders[0], gradients)
+    assert 0 < error < 1e-6
+    assert gpu.entry(right, right.contenders[0], gradients, error)["ms"] == [1.0, 1.0, 1.0]
+
+    wrong = a_case(lambda a, b: first_order_scan(a, b * 1.001))
+    error = gpu.error_of(wrong, wrong.contenders[0], gradients)
+    assert error == pytest.approx(1e-3, rel=0.5)
+    refused = gpu.entry(wrong, wrong.contenders[0], gradients, error)
+    assert refused.keys() == {"refused"}
+    assert "allowed 1e-05" in refused["refused"]
+
+
+def test_a_failing_contender_is_a_row_and_no_end(no_gpu, monkeypatch):
+    def broken(a, b):
+        raise RuntimeError("no image for this device\nand more")
+
+    case = a_case(broken)
+    assert gpu.error_of(case, case.contenders[0], False) == "RuntimeError: no image for this device"
+    monkeypatch.setitem(gpu.PARTS, "scan", lambda: [case])
+    found = [dict.fromkeys(("ssm_kit", "peer"), 1e-7)] * 2
+    rows = gpu.measure("scan", found, H200)  # here it fails while it is timed
+    assert [row["pass"] for row in rows] == ["forward", "forward + backward"]
+    assert all("no image" in row[name]["refused"] for row in rows for name in ("ssm_kit", "peer"))
+    assert "refused" in gpu.line(rows[0])
+
+
+def test_peers_may_miss_our_limit_by_a_factor():
+    case = SimpleNamespace(dtype=torch.bfloat16)
+    ours, peer = (SimpleNamespace(name=name) for name in ("ssm_kit", "peer"))
+    assert gpu.refusal(6e-3, case, ours) == "relative error 6.0e-03 against float64, allowed 5e-03"
+    assert gpu.refusal(6e-3, case, peer) is None
+    assert "allowed 1e-02" in gpu.refusal(2e-2, case, peer)
+    assert gpu.refusal(float("nan"), case, peer) is not None
+
+
+def test_relative_error():
+    assert relative_error(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.0])) == 0
+    assert relative_error(torch.tensor([3.0, 4.4]), torch.tensor([3.0, 4.0])) == pytest.approx(0.08)
