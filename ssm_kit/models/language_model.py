@@ -104,7 +104,11 @@ class LanguageModel(nn.Module):
             low, high = ids.min().item(), ids.max().item()
             if low < 0 or high >= self.config.vocab_size:
                 raise ValueError(f"ids must be from 0 to {self.config.vocab_size - 1}; got {low} to {high}")
-        if cache is not None and len(cache.states) != len(self.layers):
+        if cache is None:
+            return
+        if not isinstance(cache, Cache):
+            raise ValueError(f"cache must be a Cache or None; got {type(cache).__name__}")
+        if len(cache.states) != len(self.layers):
             raise ValueError(f"cache must hold {len(self.layers)} states, one per block; got {len(cache.states)}")
 
     @torch.no_grad()

@@ -300,6 +300,8 @@ def test_a_step_takes_one_token_per_row(hybrid):
 def test_a_foreign_cache_is_refused(hybrid):
     ids = random_ids(2, 4)
     cache = hybrid(ids)[1]
+    with pytest.raises(ValueError, match="cache must be a Cache or None; got tuple"):
+        hybrid(ids, cache.states)
     with pytest.raises(ValueError, match="cache must hold 8 states, one per block; got 7"):
         hybrid(ids, Cache(cache.states[:-1]))
     with pytest.raises(ValueError, match="state must be a Mamba2State or None; got MambaState"):
