@@ -1,19 +1,12 @@
-"""Plots of stored results, for notebooks and README alike: each takes what `load` returns and gives a figure.
-
-    from ssm_kit import results
-    results.plots.hippo_memory(results.load("hippo_memory"))
-
-Lines are means over seeds, bands go from the lowest to the highest seed.
-"""
+"""Plots of what a scan remembers, and of how it rounds."""
 
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-STYLE = "ssm_kit.book"
+from ssm_kit.results.plots._lines import STYLE, band
 
 
 def hippo_memory(result: dict[str, Any], precision: str = "bfloat16") -> Figure:
@@ -33,10 +26,10 @@ def hippo_memory(result: dict[str, Any], precision: str = "bfloat16") -> Figure:
     settings, delays = result["settings"], result["settings"]["delays"]
     with plt.style.context(STYLE):
         figure, panels = plt.subplots(1, len(bands), sharey=True, squeeze=False)
-        for panel, (band, tables) in zip(panels[0], bands.items(), strict=True):
+        for panel, (signal, tables) in zip(panels[0], bands.items(), strict=True):
             for name, entry in tables[precision].items():
-                _band(panel, delays, np.array(entry["error"]), name)
-            numbers = round(2 * settings["cutoff"][band] * settings["length"])
+                band(panel, delays, np.array(entry["error"]), name)
+            numbers = round(2 * settings["cutoff"][signal] * settings["length"])
             panel.set(title=f"{numbers} numbers into {settings['states']}", xlabel="steps ago", ylim=(0, 1.1))
         panels[0, 0].set_ylabel("error of the best guess,\npart of the signal")
         figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside right center")
@@ -61,15 +54,8 @@ def scan_precision(result: dict[str, Any], lasting: str = "30 steps") -> Figure:
         figure, axes = plt.subplots()
         for way, table in result["data"].items():
             errors = np.array(table[lasting], dtype=float).T  # None becomes nan, which is not drawn
-            _band(axes, lengths, errors, way)
+            band(axes, lengths, errors, way)
         axes.set(xscale="log", yscale="log", xlabel="length of the sequence", ylabel="relative error")
         axes.set_title(f"Rounding in a scan whose states last about {lasting}")
         figure.legend(loc="outside right center")
     return figure
-
-
-def _band(axes: Axes, x: list[float], by_seed: np.ndarray, label: str) -> None:
-    """A line for the mean of (seeds, points), and what lies between the extreme seeds."""
-    dashed = len(axes.lines) >= len(plt.rcParams["axes.prop_cycle"])  # the colours begin again
-    (line,) = axes.plot(x, by_seed.mean(0), "--" if dashed else "-", label=label)
-    axes.fill_between(x, by_seed.min(0), by_seed.max(0), color=line.get_color(), alpha=0.2)
