@@ -421,8 +421,8 @@ def test_a_bad_step_is_named():
         ssd_step(**tensors | {"delta": torch.zeros(2, 5)}, state=torch.zeros(2, 6, 3, 5))
 
 
-def test_gpu_kernels_are_said_to_be_missing():
-    with pytest.raises(NotImplementedError, match='ssd has no GPU kernel yet: use backend="torch"'):
+def test_gpu_kernels_are_refused_to_tensors_elsewhere():
+    with pytest.raises(ValueError, match='backend="cuda" must be given tensors on a CUDA device; got cpu'):
         ssd(**make(5), backend="cuda")
 
 

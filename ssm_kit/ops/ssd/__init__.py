@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ssm_kit.ops import _check
 from ssm_kit.ops._dispatch import full_precision, resolve
-from ssm_kit.ops._varlen import run_packed, sequence_bounds
+from ssm_kit.ops._varlen import run_packed, sequence_bounds, sequence_count
 from ssm_kit.ops.ssd import chunked, reference
 
 
@@ -44,7 +44,7 @@ def ssd(
         z: (B, L, H, P) gate.
         delta_bias: (H,), added to delta first.
         delta_softplus: take Δ = ln(1 + exp(delta + delta_bias)).
-        chunk_size: steps per chunk, >= 1. It changes speed and memory, not the result; "reference" has no chunks.
+        chunk_size: steps per chunk of "torch", >= 1. It changes speed and memory, not the result.
         initial_state: h_0 (B, H, P, N), with `cu_seqlens` (S, H, P, N); None for zeros.
         return_final_state: return the state after the last step too.
         cu_seqlens: (S + 1,) int32 or int64, the bounds 0, ..., L of S sequences packed end to end; B must be 1.
@@ -56,28 +56,17 @@ def ssd(
 
     Raises:
         ValueError: shapes that do not fit, dtypes that are not real floating, several devices, a negative step size,
-            a chunk size below 1, bad `cu_seqlens`, an unknown backend.
-        NotImplementedError: backend="cuda".
+            a chunk size below 1, bad `cu_seqlens`, an unknown backend. On a GPU, a negative step size and bad offsets
+            stop the program later, at its next synchronisation, for checking them at once would cost one.
+        NotImplementedError: backend="cuda" for what the kernels do not serve: float64, N above 256.
     """
     size = _check_arguments("B L", x, delta, A, B, C, D, z, delta_bias)
     if not isinstance(chunk_size, int) or chunk_size < 1:
         raise ValueError(f"chunk_size must be an integer >= 1; got {chunk_size!r}")
-    bounds = None if cu_seqlens is None else sequence_bounds(cu_seqlens, batch=size["B"], length=size["L"])
-    rows, meaning = (size["B"], "(B, H, P, N)") if bounds is None else (len(bounds) - 1, "(S, H, P, N)")
-    shape = (rows, size["H"], size["P"], size["N"])
-    _check_state("initial_state", initial_state, x, shape, meaning)
-    run = _implementation(resolve(backend, "ssd", x.device), chunk_size)
-    dtype = _check.compute_dtype(x, delta, A, B, C, D, z, delta_bias, initial_state)
-    state = x.new_zeros(shape, dtype=dtype) if initial_state is None else initial_state.to(dtype)
-    with full_precision(x.device):
-        u, delta, A, B, C = _prepare(x, delta, A, B, C, delta_bias, delta_softplus, dtype)
-        if bounds is None:
-            y, state = run(u, delta, A, B, C, state)
-        else:
-            y, state = run_packed(
-                lambda t, start: run(t[0], t[1], A, t[2], t[3], start), bounds, (u, delta, B, C), state
-            )
-        y = _skip_and_gate(y, u, D, z).to(x.dtype)
+    tensors = {"D": D, "z": z, "delta_bias": delta_bias, "initial_state": initial_state, "cu_seqlens": cu_seqlens}
+    backend = resolve(backend, "ssd", x.device, lambda: _obstacle(x, B, C, delta, A, D, z, delta_bias, initial_state))
+    run = _kernels if backend == "cuda" else functools.partial(_portable, _implementation(backend, chunk_size))
+    y, state = run(size, x, delta, A, B, C, delta_softplus=delta_softplus, **tensors)
     return (y, state) if return_final_state else y
 
 
@@ -113,11 +102,89 @@ def ssd_step(
     """
     size = _check_arguments("B", x, delta, A, B, C, D, z, delta_bias)
     _check_state("state", state, x, (size["B"], size["H"], size["P"], size["N"]), "(B, H, P, N)")
+    if x.is_cuda and _steps_by_kernel(x, B, C, delta, A, D, z, delta_bias, state):
+        from ssm_kit.ops.ssd import cuda
+
+        _require_steps(delta, delta_bias, delta_softplus)
+        return cuda.step(x, delta, A, B, C, state=state, D=D, z=z, delta_bias=delta_bias, delta_softplus=delta_softplus)
     dtype = _check.compute_dtype(x, delta, A, B, C, D, z, delta_bias, state)
     with full_precision(x.device):
         u, delta, A, B, C = _prepare(x, delta, A, B, C, delta_bias, delta_softplus, dtype)
         y, state = reference.step(state.to(dtype), u, delta, A, B, C)
         return _skip_and_gate(y, u, D, z).to(x.dtype), state
+
+
+def _obstacle(x: Tensor, B: Tensor, *others: Tensor | None) -> str | None:
+    from ssm_kit.ops.ssd import cuda
+
+    return cuda.unsupported(x, B, *others)
+
+
+def _kernels(
+    size: dict[str, int], x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, *,
+    initial_state: Tensor | None, cu_seqlens: Tensor | None, delta_bias: Tensor | None, delta_softplus: bool,
+    **options: Tensor | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """y and the final state by the GPU's kernels, without waiting for the GPU: it checks Δ and cu_seqlens itself."""
+    from ssm_kit.ops.ssd import cuda
+
+    if cu_seqlens is not None:
+        sequence_count(cu_seqlens, batch=size["B"], length=size["L"])
+        cu_seqlens = cu_seqlens.to(x.device)
+    _check_initial(initial_state, x, size, cu_seqlens)
+    _require_steps(delta, delta_bias, delta_softplus)
+    return cuda.scan(
+        x, delta, A, B, C, delta_bias=delta_bias, delta_softplus=delta_softplus, initial_state=initial_state,
+        cu_seqlens=cu_seqlens, **options,
+    )  # fmt: skip
+
+
+def _steps_by_kernel(x: Tensor, B: Tensor, *others: Tensor | None) -> bool:
+    """Whether the GPU's kernel, which has no gradients, can take this step of decoding."""
+    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in (x, B, *others)):
+        return False
+    try:
+        return _obstacle(x, B, *others) is None
+    except ModuleNotFoundError:
+        return False
+
+
+def _require_steps(delta: Tensor, delta_bias: Tensor | None, delta_softplus: bool) -> None:
+    """As `_prepare` checks Δ, but on the GPU, which then stops the program at the next synchronisation."""
+    if not delta_softplus:
+        step = delta.detach() if delta_bias is None else delta.detach() + delta_bias.detach()
+        torch._assert_async(~(step < 0).any(), "delta must be >= 0, or pass delta_softplus=True")
+
+
+def _portable(
+    scan: Callable[..., tuple[Tensor, Tensor]], size: dict[str, int], x: Tensor, delta: Tensor, A: Tensor, B: Tensor,
+    C: Tensor, *, D: Tensor | None, z: Tensor | None, delta_bias: Tensor | None, delta_softplus: bool,
+    initial_state: Tensor | None, cu_seqlens: Tensor | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """y and the final state by the scan of "reference" or "torch"."""
+    bounds = None if cu_seqlens is None else sequence_bounds(cu_seqlens, batch=size["B"], length=size["L"])
+    shape = _check_initial(initial_state, x, size, cu_seqlens)
+    dtype = _check.compute_dtype(x, delta, A, B, C, D, z, delta_bias, initial_state)
+    state = x.new_zeros(shape, dtype=dtype) if initial_state is None else initial_state.to(dtype)
+    with full_precision(x.device):
+        u, delta, A, B, C = _prepare(x, delta, A, B, C, delta_bias, delta_softplus, dtype)
+        if bounds is None:
+            y, state = scan(u, delta, A, B, C, state)
+        else:
+            y, state = run_packed(
+                lambda t, start: scan(t[0], t[1], A, t[2], t[3], start), bounds, (u, delta, B, C), state
+            )
+        return _skip_and_gate(y, u, D, z).to(x.dtype), state
+
+
+def _check_initial(
+    state: Tensor | None, x: Tensor, size: dict[str, int], cu_seqlens: Tensor | None
+) -> tuple[int, int, int, int]:
+    """Check the initial state; return its shape."""
+    rows, meaning = (size["B"], "(B, H, P, N)") if cu_seqlens is None else (len(cu_seqlens) - 1, "(S, H, P, N)")
+    shape = (rows, size["H"], size["P"], size["N"])
+    _check_state("initial_state", state, x, shape, meaning)
+    return shape
 
 
 def _implementation(backend: str, chunk_size: int) -> Callable[..., tuple[Tensor, Tensor]]:

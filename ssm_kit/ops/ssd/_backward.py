@@ -1,0 +1,162 @@
+"""Triton kernels of SSD's gradients that see one chunk at a time, all chunks at once; `_forward.walk` goes first."""
+
+import triton
+import triton.language as tl
+
+from ssm_kit.ops.ssd._tiles import chunk_at, decays_between, exp2, put, tile
+
+
+@triton.jit
+def across(
+    x, C, dy, steps, totals, states, dstates, bounds, sequence_of, dB, dC, dsince, dpassed,
+    length, tokens, heads, per_group, stride_x, stride_C, stride_dy,
+    P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, Q: tl.constexpr,
+    SLICES: tl.constexpr, PACKED: tl.constexpr, MODE: tl.constexpr, STORED: tl.constexpr, PRECISION: tl.constexpr,
+    STAGES: tl.constexpr,
+):  # fmt: skip
+    """What passes through the states at a chunk's bounds, backward: y_i reads since_i C_i · h, u_j writes until_j B_j.
+
+    One program has one chunk and some heads of a group, one after another, and keeps the sums over those heads that dB
+    and dC are, (parts, L, G, N). Grid (slots, groups, parts of a group). Per slice: dsince (slots, slices, Q), the
+    gradient of log since; dpassed (slots, slices), that of the log decay across the chunk.
+    """
+    slot, group, part = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
+    at, n, row = tl.arange(0, Q), tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_P)
+    start, left = chunk_at(slot, bounds, sequence_of, length, Q, PACKED)
+    C_tile = tile(C, start, stride_C, group * N, at, n, left, N, MODE)
+    dB_sum = tl.zeros((Q, BLOCK_N), tl.float32)
+    dC_sum = tl.zeros((Q, BLOCK_N), tl.float32)
+    of_group = per_group * SLICES
+    per_part = tl.cdiv(of_group, tl.num_programs(2))
+    low = group * of_group + part * per_part
+    for slice_ in tl.range(low, tl.minimum(low + per_part, (group + 1) * of_group), num_stages=STAGES):
+        head = slice_ // SLICES
+        offset = slice_ % SLICES * BLOCK_P
+        x_tile = tile(x, start, stride_x, head * P + offset, at, row, left, P - offset, MODE)
+        dy_tile = tile(dy, start, stride_dy, head * P + offset, at, row, left, P - offset, MODE)
+        stored = slot * (heads * SLICES) + slice_
+        h = tile(states, stored * BLOCK_P, BLOCK_N, 0, row, n, BLOCK_P, BLOCK_N, STORED)
+        dh = tile(dstates, stored * BLOCK_P, BLOCK_N, 0, row, n, BLOCK_P, BLOCK_N, STORED)
+        known = (slot * heads + head) * Q
+        total, since = tl.load(totals + known + Q - 1), tl.load(totals + known + at)
+        written = x_tile * (exp2(total - since) * tl.load(steps + known + at))[:, None]
+        dread = dy_tile * exp2(since)[:, None]
+        dB_sum = tl.dot(written.to(dh.dtype), dh, dB_sum, input_precision=PRECISION)
+        dC_sum = tl.dot(dread.to(h.dtype), h, dC_sum, input_precision=PRECISION)
+        read = tl.dot(C_tile, tl.trans(h), input_precision=PRECISION)
+        tl.store(dsince + stored * Q + at, tl.sum(read * dread, 1))
+        tl.store(dpassed + stored, exp2(total) * tl.sum(h.to(tl.float32) * dh.to(tl.float32)))
+    inside = (at < left)[:, None] & (n < N)[None, :]
+    groups = tl.num_programs(1)
+    places = ((part * tokens + start) * groups + group) * N + at[:, None] * (groups * N) + n[None, :]
+    tl.store(dB + places, dB_sum, mask=inside)
+    tl.store(dC + places, dC_sum, mask=inside)
+
+
+@triton.jit
+def inside(
+    x, B, C, D, dy, steps, totals, dstates, bounds, sequence_of, dx, dB, dC, dD, dwritten, duntil, dcrossing,
+    length, tokens, heads, per_group, stride_x, stride_B, stride_C, stride_dy,
+    P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, Q: tl.constexpr,
+    SLICES: tl.constexpr, SKIP: tl.constexpr, PACKED: tl.constexpr, MODE: tl.constexpr, STORED: tl.constexpr,
+    PRECISION: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """What passes from step to step inside a chunk, backward, and with it all of dx; after `across`.
+
+    Programs and sums as in `across`, to whose dB and dC the parts inside the chunk are added. Per slice and step,
+    (slots, slices, Q): dwritten, the gradient of Δ through u = Δx; duntil, of the log decay until the chunk's end;
+    dcrossing, of the log decays between steps, with + at the step that reads and with - at the step that writes. dD per
+    slice and step as well for one D a head (SKIP = 1), and (slots, H, P) for one a row (SKIP = P).
+    """
+    slot, group, part = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
+    at, n, row = tl.arange(0, Q), tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_P)
+    start, left = chunk_at(slot, bounds, sequence_of, length, Q, PACKED)
+    B_tile = tile(B, start, stride_B, group * N, at, n, left, N, MODE)
+    C_tile = tile(C, start, stride_C, group * N, at, n, left, N, MODE)
+    scores = tl.dot(C_tile, tl.trans(B_tile), input_precision=PRECISION)
+    dscores = tl.zeros((Q, Q), tl.float32)
+    of_group = per_group * SLICES
+    per_part = tl.cdiv(of_group, tl.num_programs(2))
+    low = group * of_group + part * per_part
+    for slice_ in tl.range(low, tl.minimum(low + per_part, (group + 1) * of_group), num_stages=STAGES):
+        head = slice_ // SLICES
+        offset = slice_ % SLICES * BLOCK_P
+        x_tile = tile(x, start, stride_x, head * P + offset, at, row, left, P - offset, MODE)
+        dy_tile = tile(dy, start, stride_dy, head * P + offset, at, row, left, P - offset, MODE)
+        stored = slot * (heads * SLICES) + slice_
+        dh = tile(dstates, stored * BLOCK_P, BLOCK_N, 0, row, n, BLOCK_P, BLOCK_N, STORED)
+        known = (slot * heads + head) * Q
+        step, since, total = tl.load(steps + known + at), tl.load(totals + known + at), tl.load(totals + known + Q - 1)
+        du = tl.dot(B_tile, tl.trans(dh), input_precision=PRECISION) * exp2(total - since)[:, None]
+        tl.store(duntil + stored * Q + at, tl.sum(x_tile * du, 1) * step)
+        decay = decays_between(since, since, at)
+        dmix = tl.dot(dy_tile, tl.trans(x_tile), input_precision=PRECISION) * decay * step[None, :]
+        du = tl.dot(tl.trans((scores * decay).to(dy_tile.dtype)), dy_tile, du, input_precision=PRECISION)
+        dscores += dmix
+        crossing = (dmix * scores).to(totals.dtype.element_ty)
+        tl.store(dcrossing + stored * Q + at, tl.sum(crossing, 1) - tl.sum(crossing, 0))
+        tl.store(dwritten + stored * Q + at, tl.sum(x_tile * du, 1))
+        du *= step[:, None]
+        if SKIP == 1:
+            tl.store(dD + stored * Q + at, tl.sum(x_tile.to(tl.float32) * dy_tile, 1))
+            du += dy_tile * tl.load(D + head).to(tl.float32)
+        elif SKIP > 1:
+            p = offset + row
+            tl.store(dD + (slot * heads + head) * P + p, tl.sum(x_tile.to(tl.float32) * dy_tile, 0), mask=p < P)
+            du += dy_tile * tl.load(D + head * P + p, mask=p < P, other=0.0).to(tl.float32)[None, :]
+        put(dx, du, start, heads * P, head * P + offset, at, row, left, P - offset, MODE)
+    given = (at < left)[:, None] & (n < N)[None, :]
+    groups = tl.num_programs(1)
+    places = ((part * tokens + start) * groups + group) * N + at[:, None] * (groups * N) + n[None, :]
+    dscores_low = dscores.to(C_tile.dtype)
+    dB_sum = tl.load(dB + places, mask=given, other=0.0)
+    tl.store(dB + places, tl.dot(tl.trans(dscores_low), C_tile, dB_sum, input_precision=PRECISION), mask=given)
+    dC_sum = tl.load(dC + places, mask=given, other=0.0)
+    tl.store(dC + places, tl.dot(dscores_low, B_tile, dC_sum, input_precision=PRECISION), mask=given)
+
+
+@triton.jit
+def finish(
+    A, steps, dsince, dpassed, dwritten, duntil, dcrossing, bounds, sequence_of, ddelta, dA, length, heads,
+    Q: tl.constexpr, SLICES: tl.constexpr, HEADS: tl.constexpr, SOFTPLUS: tl.constexpr, PACKED: tl.constexpr,
+):  # fmt: skip
+    """Gradients of delta (L, H) and, chunk by chunk, of A (slots, H); grid (slots, H / HEADS).
+
+    A step's decay is crossed by all that is read at or after it and by all that was written before it: sums only.
+    """
+    slot, at = tl.program_id(0).to(tl.int64), tl.arange(0, Q)
+    head = tl.program_id(1) * HEADS + tl.arange(0, HEADS)
+    start, left = chunk_at(slot, bounds, sequence_of, length, Q, PACKED)
+    inside = (head < heads)[None, :] & (at < left)[:, None]
+    later = tl.zeros((Q, HEADS), dcrossing.dtype.element_ty)
+    before, written = later, later
+    for index in range(SLICES):
+        row = (slot * heads + head) * SLICES + index
+        places = row[None, :] * Q + at[:, None]
+        later += tl.load(dcrossing + places, mask=inside, other=0.0) + tl.load(dsince + places, mask=inside, other=0.0)
+        before += tl.load(duntil + places, mask=inside, other=0.0)
+        written += tl.load(dwritten + places, mask=inside, other=0.0)
+    dlog = tl.cumsum(later, 0, reverse=True) + tl.cumsum(before, 0) - before
+    for index in range(SLICES):
+        dlog += tl.load(dpassed + (slot * heads + head) * SLICES + index, mask=head < heads, other=0.0)[None, :]
+    step = tl.load(steps + (slot * heads + head)[None, :] * Q + at[:, None], mask=inside, other=0.0)
+    A_row = tl.load(A + head, mask=head < heads, other=0.0).to(tl.float32)
+    dstep = (written + A_row[None, :] * dlog).to(tl.float32)
+    if SOFTPLUS:  # its derivative is 1 - e^-Δ
+        series = step * (1.0 - step * (0.5 - step * (1.0 / 6.0 - step * (1.0 / 24.0))))
+        dstep *= tl.where(step < 0.03, series, 1.0 - tl.exp(-step))
+    tl.store(ddelta + (start + at)[:, None] * heads + head[None, :], dstep, mask=inside)
+    tl.store(dA + slot * heads + head, tl.sum(step * dlog, 0).to(tl.float32), mask=(head < heads) & (left > 0))
+
+
+@triton.jit
+def gate_backward(dy, z, ungated, dungated, dz, size, BLOCK: tl.constexpr):
+    """y = u SiLU(z), backward: du = dy SiLU(z), dz = dy u σ(z) (1 + z (1 - σ(z)))."""
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < size
+    d = tl.load(dy + at, mask=inside).to(tl.float32)
+    gate = tl.load(z + at, mask=inside).to(tl.float32)
+    u = tl.load(ungated + at, mask=inside).to(tl.float32)
+    sigma = 1.0 / (1.0 + tl.exp(-gate))
+    tl.store(dungated + at, (d * gate * sigma).to(dungated.dtype.element_ty), mask=inside)
+    tl.store(dz + at, (d * u * sigma * (1.0 + gate * (1.0 - sigma))).to(dz.dtype.element_ty), mask=inside)

@@ -1,0 +1,108 @@
+"""What the Triton kernels of SSD share: where a chunk lies, its decays, tiles.
+
+Letters in all kernels: Q steps to a chunk; P rows and N columns to a state, BLOCK_P and BLOCK_N in a tile (powers of
+two). A head of more than BLOCK_P rows is cut into slices: they share its Δ and A, and what is summed over heads is
+summed over slices just the same. Every chunk of every sequence has a slot of its own in what kernels hand to kernels.
+"""
+
+import triton
+import triton.language as tl
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+MASKED, FULL, COPIED = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+
+
+@triton.jit
+def span(bounds, sequence, length, PACKED: tl.constexpr):
+    """A sequence's first step, counted over all sequences end to end (64 bits), and its number of steps."""
+    if PACKED:
+        first = tl.load(bounds + sequence).to(tl.int64)
+        steps = (tl.load(bounds + sequence + 1) - first).to(tl.int32)
+    else:
+        first = sequence.to(tl.int64) * length
+        steps = length
+    return first, steps
+
+
+@triton.jit
+def slot_of(first, sequence, length, Q: tl.constexpr, PACKED: tl.constexpr):
+    """The slot of a sequence's first chunk (64 bits); packed sequences leave at most one slot each unused."""
+    return first // Q + sequence if PACKED else sequence.to(tl.int64) * tl.cdiv(length, Q)
+
+
+@triton.jit
+def chunk_at(slot, bounds, sequence_of, length, Q: tl.constexpr, PACKED: tl.constexpr):
+    """A slot's first step (64 bits) and how many steps of its sequence are left there; none in an unused slot."""
+    sequence = tl.load(sequence_of + slot) if PACKED else slot // tl.cdiv(length, Q)
+    first, steps = span(bounds, sequence, length, PACKED)
+    chunk = (slot - slot_of(first, sequence, length, Q, PACKED)).to(tl.int32)
+    return first + chunk * Q, steps - chunk * Q
+
+
+@triton.jit
+def tile(source, row, stride, column, rows, columns, left, limit, MODE: tl.constexpr):
+    """A tile (rows, columns) of a matrix from (row, column) on.
+
+    MODE: what `source` is. MASKED, a pointer; 0 from the tile's row `left` and column `limit` on. FULL, a pointer; all
+    tiles lie inside. COPIED, a descriptor for the bulk copy engine of Hopper GPUs; all tiles lie inside.
+    """
+    if MODE == COPIED:
+        values = source.load([row.to(tl.int32), column])
+    else:
+        places = source + row * stride + column + rows[:, None] * stride + columns[None, :]
+        if MODE == FULL:
+            values = tl.load(places)
+        else:
+            values = tl.load(places, mask=(rows < left)[:, None] & (columns < limit)[None, :], other=0.0)
+    return values
+
+
+@triton.jit
+def put(target, values, row, stride, column, rows, columns, left, limit, MODE: tl.constexpr):
+    """Store what `tile` would load."""
+    if MODE == COPIED:
+        target.store([row.to(tl.int32), column], values.to(target.dtype))
+    else:
+        places = target + row * stride + column + rows[:, None] * stride + columns[None, :]
+        values = values.to(target.dtype.element_ty)
+        if MODE == FULL:
+            tl.store(places, values)
+        else:
+            tl.store(places, values, mask=(rows < left)[:, None] & (columns < limit)[None, :])
+
+
+@triton.jit
+def softplus(value):
+    """ln(1 + e^v) = max(v, 0) + ln(1 + s), s = e^-|v|. Small s keep their digits: 1 + s is divided out as rounded."""
+    small = tl.exp(-tl.abs(value))
+    rounded = 1.0 + small
+    log = tl.log(rounded) * (small / tl.where(rounded == 1.0, 1.0, rounded - 1.0))
+    return tl.maximum(value, 0.0) + tl.where(rounded == 1.0, small, log)
+
+
+@triton.jit
+def exp2(exponent):
+    """2^x in float32, of a difference that may have been taken in float64."""
+    return tl.exp2(exponent.to(tl.float32))
+
+
+@triton.jit
+def decays_between(totals, sources, at):
+    """(Q, Q) decay from step j to step i, [i, j]; 0 where j is later, masked before exp2 so that nothing overflows."""
+    exponent = (totals[:, None] - sources[None, :]).to(tl.float32)
+    return tl.exp2(tl.where(at[:, None] >= at[None, :], exponent, float("-inf")))
+
+
+@triton.jit
+def inherited(state, ends, passed, segment, REVERSE: tl.constexpr, SIZE: tl.constexpr, entries):
+    """The state that reaches a segment through the segments before it, or with REVERSE through those after it.
+
+    Args:
+        state: what reaches the first of them.
+        ends, passed: of each segment: what it ends in when it starts from zero, (S, SIZE); its decay, (S,).
+    """
+    segments = tl.num_programs(1)
+    for index in range(segments - 1 - segment if REVERSE else segment):
+        other = segments - 1 - index if REVERSE else index
+        state = state * tl.load(passed + other) + tl.load(ends + other * SIZE + entries)
+    return state
