@@ -1,95 +1,90 @@
-"""The gradients of queries, keys, values, decays and strengths, chunk by chunk, all chunks at once."""
+"""The gradients of queries, keys, decays and strengths, chunk by chunk, all chunks at once."""
 
 import triton
 import triton.language as tl
 
 from ssm_kit.ops.gated_delta._tiles import (
+    FORGETS,
     chunk_of,
     decays_between,
-    log_decays,
+    head_tile,
+    matrix_tile,
     put,
     put_transposed,
-    tile,
 )
 
 
 @triton.jit
 def gradients(
-    q, k, g, factors, scores, corrected, states, do, dwritten, dstates, bounds, sequence_of, dq, dk, dv, dg, dbeta,
-    scale, length, H, HV, stride_q, stride_k, stride_g,
-    K: tl.constexpr, V: tl.constexpr, K_PAD: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, PACKED: tl.constexpr,
+    q, k, g, factors, corrected, states, do, dy, dstates, bounds, sequence_of, dq, dk, dg, dbeta,
+    scale, length, tokens, H, HV, stride_q, stride_k, stride_g,
+    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, PACKED: tl.constexpr,
     GATED: tl.constexpr, CORRECT: tl.constexpr, PRECISION: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """One chunk of one value head: what `backward_walk` left to do.
+    """One chunk of one value head and a slice of BK key entries: what `backward_walk` left to do.
 
-    Grid (slots, HV). dq, dk (steps, HV, K), to be summed over the value heads that share a key; dv (steps, HV, V);
-    dg, dbeta (steps, HV) float32. Transposed operands stand on the right or come from memory: a product's result in
-    float16, transposed, as the left operand of the next is compiled wrongly for Hopper by Triton 3.4 to 3.7.0.
+    Grid (slots · key slices, HV). dq, dk (steps, HV, K), to be summed over the value heads that share a key; dg (key
+    slices, steps, HV) float32, to be summed over slices; dbeta (steps, HV) float32. No product is transposed in
+    registers to become a left operand: Triton 3.4 to 3.7.0 compiles that wrongly for Hopper.
     """
-    slot, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    step, left = chunk_of(bounds, sequence_of, slot, length, C, PACKED)
-    rows, keys = tl.arange(0, C), tl.arange(0, K_PAD)
+    parts: tl.constexpr = (K + BK - 1) // BK
+    part, slot, head = tl.program_id(0) % parts, (tl.program_id(0) // parts).to(tl.int64), tl.program_id(1)
+    sequence, first, at, left = chunk_of(bounds, sequence_of, slot, length, C, PACKED)
+    rows, keys, values = tl.arange(0, C), tl.arange(0, BK), tl.arange(0, BV)
     shared, place = head // (HV // H), slot * HV + head
-    token, written = step * HV + head, (step * HV + head) * V
-    dot_ou, dot_ru = tl.zeros((C, C), tl.float32), tl.zeros((C, C), tl.float32)
-    read, kept, erased = (
-        tl.zeros((C, K_PAD), tl.float32),
-        tl.zeros((K_PAD, C), tl.float32),
-        tl.zeros((K_PAD, C), tl.float32),
-    )
-    dstrength, dpassed = tl.zeros((C,), tl.float32), tl.zeros((K_PAD,), tl.float32)
-    factors += place * 3 * C
-    strength = tl.load(factors + 2 * C + rows)
-    for part in tl.range(tl.cdiv(V, BV), num_stages=STAGES):
-        values = part * BV + tl.arange(0, BV)
-        given = tile(do + written, HV * V, rows, values, left, V)
-        u = tile(corrected + written, HV * V, rows, values, left, V)
-        state = tile(states + place * V * K, K, values, keys, V, K)
-        dstate = tile(dstates + place * V * K, K, values, keys, V, K)
-        if CORRECT:
-            dy = tile(dwritten + written, HV * V, rows, values, left, V).to(tl.float32)
-            dstrength += tl.sum(u.to(tl.float32) * dy, 1)
-            dr = (dy * strength[:, None]).to(u.dtype)
-            u = (u.to(tl.float32) * strength[:, None]).to(u.dtype)
-            put(dv + written, HV * V, rows, values, left, V, dr)
-            dot_ru += tl.dot(dr, tl.trans(u), input_precision=PRECISION)
-            erased += tl.dot(tl.trans(state), tl.trans(dr), input_precision=PRECISION)
-        dot_ou += tl.dot(given, tl.trans(u), input_precision=PRECISION)
+    factors += place * 5 * C
+    key = head_tile(k, stride_k, sequence, first, at, shared, part * BK, rows, keys, left, K, False)
+    query = head_tile(q, stride_q, sequence, first, at, shared, part * BK, rows, keys, left, K, False)
+    dot_ox, dot_yx = tl.zeros((C, C), tl.float32), tl.zeros((C, C), tl.float32)
+    read, kept = tl.zeros((C, BK), tl.float32), tl.zeros((BK, C), tl.float32)
+    erased, dpassed = tl.zeros((BK, C), tl.float32), 0.0
+    for n in tl.range(0, V, BV, num_stages=STAGES):
+        given = head_tile(do, HV * V, sequence, first, at, head, n, rows, values, left, V, False)
+        x = head_tile(corrected, HV * V, sequence, first, at, head, n, rows, values, left, V, False)
+        state = matrix_tile(states, place, n, part * BK, values, keys, V, K, False)
+        dstate = matrix_tile(dstates, place, n, part * BK, values, keys, V, K, False)
+        dot_ox += tl.dot(given, tl.trans(x), input_precision=PRECISION)
         read += tl.dot(given, state, input_precision=PRECISION)
-        kept += tl.dot(tl.trans(dstate), tl.trans(u), input_precision=PRECISION)
+        kept += tl.dot(tl.trans(dstate), tl.trans(x), input_precision=PRECISION)
+        if CORRECT:
+            y = head_tile(dy, HV * V, sequence, first, at, head, n, rows, values, left, V, False)
+            dot_yx += tl.dot(y, tl.trans(x), input_precision=PRECISION)
+            erased += tl.dot(tl.trans(state), tl.trans(y), input_precision=PRECISION)
         if GATED:
-            dpassed += tl.sum(state.to(tl.float32) * dstate.to(tl.float32), 0)
+            dpassed += tl.sum(tl.sum(state.to(tl.float32) * dstate.to(tl.float32), 0), 0)
 
-    key = tile(k + step * stride_k + shared * K, stride_k, rows, keys, left, K)
-    query = tile(q + step * stride_q + shared * K, stride_q, rows, keys, left, K)
-    turned = tl.trans(key).to(tl.float32)
-    decay = (rows[:, None] >= rows[None, :]).to(tl.float32)
-    earlier = rows[:, None] > rows[None, :]
-    read *= scale
-    if GATED:
-        high, low = log_decays(g + step * stride_g + head, stride_g, rows, left)
-        decay = decays_between(high, low, rows)
-        read *= tl.load(factors + rows)[:, None]
-        kept *= tl.load(factors + C + rows)[None, :]
-        erased *= tl.load(factors + rows)[None, :]
-        lost = tl.sum(kept * turned, 0)
-        pairs = tl.where(earlier, dot_ou * tile(scores + place * C * C, C, rows, rows, C, C).to(tl.float32), 0.0)
-        dlog = tl.sum(read * query.to(tl.float32), 1) - lost - tl.sum(erased * turned, 0)
-        tail = tl.sum(lost, 0) + tl.load(factors + C - 1) * tl.sum(dpassed, 0)
-    dscores = (scale * dot_ou * decay).to(key.dtype)
-    dkey = kept - erased + tl.dot(tl.trans(query), dscores, input_precision=PRECISION)
+    token = (first + at) * HV + head
+    strength = tl.load(factors + 2 * C + rows)
+    high, low = tl.load(factors + 3 * C + rows), tl.load(factors + 4 * C + rows)
+    decay = decays_between(high, low, rows, PRECISION != "tf32") * strength[None, :]
+    dscores = (scale * dot_ox * decay).to(key.dtype)
+    dkey = tl.dot(tl.trans(query), dscores, input_precision=PRECISION)
+    pairs = dscores.to(tl.float32) * tl.dot(query, tl.trans(key), input_precision=PRECISION)
     if CORRECT:
-        dlower = tl.where(earlier, dot_ru * decay, 0.0)
-        if GATED:
-            pairs -= dlower * tl.dot(key, tl.trans(key), input_precision=PRECISION)
-        dlower = dlower.to(key.dtype)
+        same = rows[:, None] == rows[None, :]
+        dstrength = tl.sum(tl.where(same, dot_yx, 0.0), 1)
+        tl.store(dbeta + token + rows * HV, dstrength, mask=(rows < left) & (part == 0))
+        dlower = tl.where(same, 0.0, dot_yx * decay * strength[:, None]).to(key.dtype)
         dkey -= tl.dot(tl.trans(key), dlower, input_precision=PRECISION)
         dkey -= tl.dot(tl.trans(key), tl.trans(dlower), input_precision=PRECISION)
-        tl.store(dbeta + token + rows * HV, dstrength, mask=rows < left)
+        pairs -= dlower.to(tl.float32) * tl.dot(key, tl.trans(key), input_precision=PRECISION)
+    pairs = tl.where(rows[:, None] > rows[None, :], pairs, 0.0)
+    dlog = tl.sum(pairs, 1) - tl.sum(pairs, 0)
+
+    read *= (scale * tl.load(factors + rows))[:, None]
+    dlog += tl.sum(read * query.to(tl.float32), 1)
     read += tl.dot(dscores, key, input_precision=PRECISION)
-    put(dq + token * K, HV * K, rows, keys, left, K, read)
-    put_transposed(dk + token * K, HV * K, rows, keys, left, K, dkey)
+    put(dq + token * K, HV * K, rows, part * BK + keys, left, K, read)
+    if CORRECT:
+        erased *= (strength * tl.load(factors + rows))[None, :]
+        dkey -= erased
+        dlog -= tl.sum(erased * tl.trans(key).to(tl.float32), 0)
+    kept *= (strength * tl.load(factors + C + rows))[None, :]
+    put_transposed(dk + token * K, HV * K, rows, part * BK + keys, left, K, dkey + kept)
     if GATED:
-        dlog += tl.sum(pairs, 1) - tl.sum(pairs, 0) + tl.where(rows == C - 1, tail, 0.0)
-        raw = tl.load(g + (step + rows) * stride_g + head, mask=rows < left, other=0.0).to(tl.float32)
-        tl.store(dg + token + rows * HV, tl.where(raw > -1e4, tl.cumsum(dlog, 0, reverse=True), 0.0), mask=rows < left)
+        lost = tl.sum(kept * tl.trans(key).to(tl.float32), 0)
+        tail = tl.sum(lost, 0) + tl.load(factors + C - 1) * dpassed
+        dlog += tl.where(rows == C - 1, tail, 0.0) - lost
+        raw = tl.load(g + (first + at + rows) * stride_g + head, mask=rows < left, other=0.0).to(tl.float32)
+        dlog = tl.where(raw > FORGETS, tl.cumsum(dlog, 0, reverse=True), 0.0)
+        tl.store(dg + part * tokens * HV + token + rows * HV, dlog, mask=rows < left)

@@ -32,27 +32,34 @@ def inside(
     """One chunk of one value head: scale · Γ ∘ Q Kᵀ, M, and the decays γ since its start and until its end.
 
     Grid (slots, HV). q, k (steps, H, K); g, beta (steps, HV); scores, resolvent (slots, HV, C, C) in the dtype of k;
-    factors (slots, HV, 3, C) float32: γ, the decay until the end, β. `stride_*` is the distance between two steps.
+    factors (slots, HV, 5, C) float32: γ, the decay until the chunk's end, β, log2 γ in two parts. `stride_*` is the
+    distance between two steps.
     """
     slot, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    step, left = chunk_of(bounds, sequence_of, slot, length, C, PACKED)
+    _, first, at, left = chunk_of(bounds, sequence_of, slot, length, C, PACKED)
+    step = first + at
     rows, columns = tl.arange(0, C), tl.arange(0, K_PAD)
     shared = head // (HV // H)
     keys = tile(k + step * stride_k + shared * K, stride_k, rows, columns, left, K)
     queries = tile(q + step * stride_q + shared * K, stride_q, rows, columns, left, K)
     place = (slot * HV + head) * C * C
-    decay, since, until = (rows[:, None] >= rows[None, :]).to(tl.float32), tl.full((C,), 1.0, tl.float32), 1.0
-    if GATED:
-        high, low = log_decays(g + step * stride_g + head, stride_g, rows, left)
-        decay, since, until = decays_between(high, low, rows), tl.exp(high), decays_to_end(high, low, rows, C)
-    tl.store(factors + (slot * HV + head) * 3 * C + rows, since)
-    tl.store(factors + (slot * HV + head) * 3 * C + C + rows, until)
-    product = tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
-    put(scores + place, C, rows, rows, C, C, scale * decay * product)
+    strength = tl.full((C,), 1.0, tl.float32)
     if CORRECT:
         strength = tl.load(beta + (step + rows) * stride_beta + head, mask=rows < left, other=0.0).to(tl.float32)
-        tl.store(factors + (slot * HV + head) * 3 * C + 2 * C + rows, strength)
-        overlap = decay * tl.dot(keys, tl.trans(keys), input_precision=PRECISION)
+    high, low = tl.zeros((C,), tl.float32), tl.zeros((C,), tl.float32)
+    if GATED:
+        high, low = log_decays(g + step * stride_g + head, stride_g, rows, left)
+    decay = decays_between(high, low, rows, PRECISION != "tf32")
+    factors += (slot * HV + head) * 5 * C + rows
+    tl.store(factors, tl.exp2(high))
+    tl.store(factors + C, decays_to_end(high, low, rows, C))
+    tl.store(factors + 2 * C, strength)
+    tl.store(factors + 3 * C, high)
+    tl.store(factors + 4 * C, low)
+    product = tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
+    put(scores + place, C, rows, rows, C, C, product * decay * scale)
+    if CORRECT:
+        overlap = tl.dot(keys, tl.trans(keys), input_precision=PRECISION) * decay
         lower = tl.where(rows[:, None] > rows[None, :], overlap, 0.0)
         put(resolvent + place, C, rows, rows, C, C, resolve(lower, strength, C, PRECISION))
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 import triton
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ssm_kit.ops._gpu import unsupported_dtype
 from ssm_kit.ops.gated_delta import _gradients, _inside, _memory, _step, _unit
@@ -13,11 +14,11 @@ from ssm_kit.ops.gated_delta._arguments import EPSILON
 MAX_KEY = 256
 """The largest K: a slice of the memory, 64 × K, must fit the registers."""
 
-_INSIDE = {"num_warps": 4}
+_INSIDE = {"num_warps": 4, "maxnreg": 128}
 _FORWARD = {"BV": 64, "num_warps": 4, "STAGES": 2}
-_BACKWARD = {"BV": 64, "num_warps": 4, "STAGES": 2}
-_GRADIENTS = {"BV": 64, "num_warps": 8, "STAGES": 1}
-_STEP = {"BV": 32, "num_warps": 4}
+_BACKWARD = {"BV": 128, "num_warps": 8, "STAGES": 2}
+_GRADIENTS = {"BK": 64, "BV": 64, "num_warps": 4, "STAGES": 2}
+_STEP = {"BV": 64, "num_warps": 4}
 
 
 def unsupported(*tensors: Tensor | None, width: int) -> str | None:
@@ -64,6 +65,8 @@ class _Plan(NamedTuple):
     chunk: int
     packed: bool
     precision: str
+    tma: bool  # tiles come through Hopper's copy engine
+    segments: int  # parts of every sequence that walk at once
 
     @property
     def slots(self) -> int:
@@ -76,23 +79,46 @@ class _Plan(NamedTuple):
     def memory(self) -> tuple[int, int, int, int]:
         return self.sequences, self.HV, self.K, self.V
 
-    def walk(self, slice_: int) -> tuple[int, int]:
-        return triton.cdiv(self.V, slice_), self.sequences * self.HV
+    @property
+    def padded(self) -> int:
+        return max(16, triton.next_power_of_2(self.K))
 
 
 def _plan(q: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> _Plan:
     batch, length, H, K = q.shape
     single = q.dtype == torch.float32
     sequences = batch if cu_seqlens is None else len(cu_seqlens) - 1
-    tensor_cores = not q.is_cuda or torch.cuda.get_device_capability(q.device)[0] >= 8
-    precision = ("tf32x3" if single else "tf32") if tensor_cores else "ieee"
+    capability = torch.cuda.get_device_capability(q.device) if q.is_cuda else (9, 0)
+    precision = ("tf32x3" if single else "tf32") if capability >= (8, 0) else "ieee"
     HV, V = v.shape[2:]
-    return _Plan(sequences, length, H, HV, K, V, 32 if single else 64, cu_seqlens is not None, precision)
+    packed = cu_seqlens is not None
+    tma = capability >= (9, 0) and not packed and K * q.itemsize % 16 == 0 and V * q.itemsize % 16 == 0
+    chunk = 32 if single else 64
+    segments = _segments(length // chunk // (sequences if packed else 1), sequences * HV * triton.cdiv(V, 64), K, q)
+    return _Plan(sequences, length, H, HV, K, V, chunk, packed, precision, tma, segments)
+
+
+def _segments(chunks: int, programs: int, K: int, q: Tensor) -> int:
+    """Parts of a sequence that walk at once: two programs a multiprocessor, and at least 8 chunks each.
+
+    One part for K > 128, where Ψ (K, K) does not fit in shared memory.
+    """
+    return max(1, min(2 * _processors(q) // programs, 16, chunks // 8)) if K <= 128 else 1
+
+
+def _processors(q: Tensor) -> int:
+    return torch.cuda.get_device_properties(q.device).multi_processor_count if q.is_cuda else 1
+
+
+def _tiles(plan: _Plan, x: Tensor, *block: int) -> Any:
+    """What the kernels' `head_tile` and `matrix_tile` read: a descriptor of 4 or 3 axes, or the tensor."""
+    return TensorDescriptor.from_tensor(x, list(block)) if plan.tma and x.numel() else x
 
 
 def _rows(x: Tensor) -> tuple[Tensor, int]:
     """(B, L, ...): the tensor, copied if it must be, and the distance from one step to the next, also across rows."""
-    if not (x[0, 0].is_contiguous() and x.stride(0) == x.shape[1] * x.stride(1)):
+    even = x.data_ptr() % 16 == 0 and x.stride(1) * x.itemsize % 16 == 0
+    if not (even and x[0, 0].is_contiguous() and x.stride(0) == x.shape[1] * x.stride(1)):
         x = x.contiguous()
     return x, x.stride(1)
 
@@ -108,7 +134,6 @@ def _sequence_of(plan: _Plan, bounds: Tensor | None) -> Tensor | None:
 def _kinds(plan: _Plan, beta: Tensor | None) -> dict[str, Any]:
     return {
         "K": plan.K,
-        "K_PAD": max(16, triton.next_power_of_2(plan.K)),
         "C": plan.chunk,
         "PACKED": plan.packed,
         "CORRECT": beta is not None,
@@ -116,60 +141,105 @@ def _kinds(plan: _Plan, beta: Tensor | None) -> dict[str, Any]:
     }
 
 
+def _walk(
+    kernel: Any,
+    plan: _Plan,
+    how: dict[str, int],
+    across: Tensor | None,
+    write: int,
+    *arguments: Any,
+    **kinds: Any,
+) -> None:
+    """A walk in one pass, or where there are segments in two; only the forward walk (write > 0) fills `across`."""
+    rows, slices = plan.sequences * plan.HV, triton.cdiv(plan.V, how["BV"])
+
+    def launch(programs: int, ends: Tensor | None, write: int) -> None:
+        kernel[(rows, programs, plan.segments)](
+            ends, across, *arguments, V=plan.V, K_PAD=plan.padded, WRITE=write, TMA=plan.tma, **kinds, **how
+        )
+
+    if across is None:
+        launch(slices, None, write)
+        return
+    ends = across.new_empty(rows, plan.segments, slices * how["BV"], plan.padded)
+    launch(slices + (triton.cdiv(plan.padded, how["BV"]) if kernel is _memory.forward_walk else 0), ends, 0)
+    launch(slices, ends, write)
+
+
 def _run_forward(q, k, v, g, beta, initial, bounds, scale, keep):
     plan = _plan(q, v, bounds)
-    kinds, slices = _kinds(plan, beta), _slice(plan, _FORWARD)
+    C, kinds, how = plan.chunk, _kinds(plan, beta), _slice(plan, _FORWARD)
     (q, stride_q), (k, stride_k), (v, stride_v) = _rows(q), _rows(k), _rows(v)
     (g, stride_g), (beta, stride_beta) = ((None, 0) if x is None else _rows(x) for x in (g, beta))
-    exact = {"dtype": torch.float32, "device": q.device}
-    square = (plan.slots, plan.HV, plan.chunk, plan.chunk)
-    scores, resolvent = q.new_empty(square), q.new_empty(square if beta is not None else 0)
-    factors = torch.empty((plan.slots, plan.HV, 3, plan.chunk), **exact)
+    o, final, scores, resolvent, factors, across, corrected, states = _outputs(plan, q, v, beta, keep)
     _inside.inside[(plan.slots, plan.HV)](
         q, k, g, beta, bounds, _sequence_of(plan, bounds), scores, resolvent, factors, scale,
         plan.length, plan.H, plan.HV, stride_q, stride_k, stride_g, stride_beta,
-        GATED=g is not None, **kinds, **_INSIDE,
+        K_PAD=plan.padded, GATED=g is not None, **kinds, **_INSIDE,
     )  # fmt: skip
-    o, final = q.new_empty(v.shape), torch.empty(plan.memory, **exact)
-    corrected = q.new_empty(v.shape if keep and beta is not None else 0)
-    states = q.new_empty((plan.slots, plan.HV, plan.V, plan.K) if keep else 0)
-    _memory.forward_walk[plan.walk(slices["BV"])](
-        q, k, v, factors, scores, resolvent, initial, bounds, o, corrected, states, final, scale,
-        plan.length, plan.H, plan.HV, stride_q, stride_k, stride_v,
-        V=plan.V, KEEP=keep, **kinds, **slices,
+    _walk(
+        _memory.forward_walk, plan, how, across if plan.segments > 1 else None, 2 if keep else 1,
+        *(_tiles(plan, x, 1, C, 1, plan.padded) for x in (q, k)), _tiles(plan, v, 1, C, 1, how["BV"]), factors,
+        *(_tiles(plan, x, 1, C, C) for x in (scores, resolvent)), initial, bounds, o, corrected, states, final, scale,
+        plan.length, plan.H, plan.HV, stride_q, stride_k, stride_v, **kinds,
     )  # fmt: skip
-    return o, final, scores, resolvent, factors, corrected, states
+    return o, final, scores, resolvent, factors, across, corrected, states
+
+
+def _outputs(plan: _Plan, q: Tensor, v: Tensor, beta: Tensor | None, keep: bool) -> tuple[Tensor, ...]:
+    """o, the last memories, and what the backward pass needs: see `_inside.inside` and `_memory.forward_walk`."""
+    rows, chunks, square = plan.sequences * plan.HV, plan.slots * plan.HV, (plan.padded, plan.padded)
+    return (
+        q.new_empty(v.shape),
+        q.new_empty(plan.memory, dtype=torch.float32),
+        q.new_empty(chunks, plan.chunk, plan.chunk),
+        q.new_empty(chunks if beta is not None else 0, plan.chunk, plan.chunk),
+        q.new_empty(chunks, 5, plan.chunk, dtype=torch.float32),
+        q.new_empty((rows, plan.segments, *square) if plan.segments > 1 else (0,), dtype=torch.float32),
+        q.new_empty(v.shape if keep and beta is not None else 0),
+        q.new_empty((chunks, plan.V, plan.K) if keep else 0),
+    )
 
 
 def _slice(plan: _Plan, how: dict[str, int]) -> dict[str, int]:
     return how | {"BV": min(how["BV"], max(16, triton.next_power_of_2(plan.V)))}
 
 
-def _run_backward(do, dfinal, q, k, v, g, beta, bounds, scale, scores, resolvent, factors, corrected, states):
+def _run_backward(do, dfinal, q, k, v, g, beta, bounds, scale, scores, resolvent, factors, across, corrected, states):
     plan = _plan(q, v, bounds)
-    kinds = _kinds(plan, beta)
+    C, kinds, how = plan.chunk, _kinds(plan, beta), _slice(plan, _BACKWARD)
     do, dfinal = do.contiguous(), dfinal.contiguous()
     (q, stride_q), (k, stride_k) = _rows(q), _rows(k)
-    g, stride_g = (None, 0) if g is None else _rows(g)
-    exact = {"dtype": torch.float32, "device": q.device}
-    dwritten, dstates, dinitial = q.new_empty(v.shape), torch.empty_like(states), torch.empty(plan.memory, **exact)
-    how = _slice(plan, _BACKWARD)
-    _memory.backward_walk[plan.walk(how["BV"])](
-        q, k, factors, scores, resolvent, do, dfinal, bounds, dwritten, dstates, dinitial, scale,
-        plan.length, plan.H, plan.HV, stride_q, stride_k, V=plan.V, **kinds, **how,
+    dinitial, dv, dstates = torch.empty_like(dfinal), q.new_empty(v.shape), torch.empty_like(states)
+    dy = torch.empty_like(dv) if beta is not None else dv
+    _walk(
+        _memory.backward_walk, plan, how, across if plan.segments > 1 else None, 1,
+        *(_tiles(plan, x, 1, C, 1, plan.padded) for x in (q, k)), factors,
+        *(_tiles(plan, x, 1, C, C) for x in (scores, resolvent)), _tiles(plan, do, 1, C, 1, how["BV"]), dfinal, bounds,
+        dy, dv, dstates, dinitial, scale, plan.length, plan.H, plan.HV, stride_q, stride_k, **kinds,
     )  # fmt: skip
-    spread = (*v.shape[:3], plan.K)
-    dq, dk = q.new_empty(spread), q.new_empty(spread)
-    dv = q.new_empty(v.shape) if beta is not None else dwritten
-    dg, dbeta = (torch.empty(v.shape[:3] if x is not None else 0, **exact) for x in (g, beta))
-    _gradients.gradients[(plan.slots, plan.HV)](
-        q, k, g, factors, scores, v.contiguous() if beta is None else corrected, states, do, dwritten, dstates, bounds,
-        _sequence_of(plan, bounds), dq, dk, dv, dg, dbeta, scale, plan.length, plan.H, plan.HV, stride_q, stride_k,
-        stride_g, V=plan.V, GATED=g is not None, **kinds, **_slice(plan, _GRADIENTS),
+    corrected = v.contiguous() if beta is None else corrected
+    rest = _gradients_inside(plan, q, k, g, beta, bounds, scale, factors, corrected, states, do, dy, dstates)
+    dq, dk, dg, dbeta = rest
+    return dq, dk, dv, dg, dbeta, dinitial
+
+
+def _gradients_inside(plan, q, k, g, beta, bounds, scale, factors, corrected, states, do, dy, dstates):
+    (q, stride_q), (k, stride_k), (g, stride_g) = _rows(q), _rows(k), (None, 0) if g is None else _rows(g)
+    how = _slice(plan, _GRADIENTS)
+    how["BK"] = min(how["BK"], plan.padded)
+    parts, steps = triton.cdiv(plan.K, how["BK"]), do.shape[:3]
+    dq, dk = q.new_empty(*steps, plan.K), q.new_empty(*steps, plan.K)
+    dg = q.new_empty((parts, *steps) if g is not None else (0,), dtype=torch.float32)
+    dbeta = q.new_empty(steps if beta is not None else (0,), dtype=torch.float32)
+    _gradients.gradients[(plan.slots * parts, plan.HV)](
+        q, k, g, factors, corrected, states, do, dy, dstates, bounds, _sequence_of(plan, bounds), dq, dk, dg, dbeta,
+        scale, plan.length, steps[0] * steps[1], plan.H, plan.HV, stride_q, stride_k, stride_g,
+        V=plan.V, GATED=g is not None, **_kinds(plan, beta), **how,
     )  # fmt: skip
     if plan.H < plan.HV:
         dq, dk = (x.unflatten(2, (plan.H, -1)).sum(3) for x in (dq, dk))
-    return dq, dk, dv, dg, dbeta, dinitial
+    return dq, dk, dg.sum(0) if g is not None else dg, dbeta
 
 
 @torch.library.custom_op("ssm_kit::gated_delta_forward", mutates_args=())
@@ -183,23 +253,13 @@ def _forward(
     bounds: Tensor | None,
     scale: float,
     keep: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     return _run_forward(q, k, v, g, beta, initial, bounds, scale, keep)
 
 
 @_forward.register_fake
 def _(q, k, v, g, beta, initial, bounds, scale, keep):
-    plan = _plan(q, v, bounds)
-    square = (plan.slots, plan.HV, plan.chunk, plan.chunk)
-    return (
-        q.new_empty(v.shape),
-        q.new_empty(plan.memory, dtype=torch.float32),
-        q.new_empty(square),
-        q.new_empty(square if beta is not None else 0),
-        q.new_empty((plan.slots, plan.HV, 3, plan.chunk), dtype=torch.float32),
-        q.new_empty(v.shape if keep and beta is not None else 0),
-        q.new_empty((plan.slots, plan.HV, plan.V, plan.K) if keep else 0),
-    )
+    return _outputs(_plan(q, v, bounds), q, v, beta, keep)
 
 
 @torch.library.custom_op("ssm_kit::gated_delta_backward", mutates_args=())
@@ -216,14 +276,16 @@ def _backward(
     scores: Tensor,
     resolvent: Tensor,
     factors: Tensor,
+    across: Tensor,
     corrected: Tensor,
     states: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return _run_backward(do, dfinal, q, k, v, g, beta, bounds, scale, scores, resolvent, factors, corrected, states)
+    kept = scores, resolvent, factors, across, corrected, states
+    return _run_backward(do, dfinal, q, k, v, g, beta, bounds, scale, *kept)
 
 
 @_backward.register_fake
-def _(do, dfinal, q, k, v, g, beta, bounds, scale, scores, resolvent, factors, corrected, states):
+def _(do, dfinal, q, k, v, g, beta, bounds, scale, scores, resolvent, factors, across, corrected, states):
     plan = _plan(q, v, bounds)
     return (
         torch.empty_like(q, memory_format=torch.contiguous_format),
