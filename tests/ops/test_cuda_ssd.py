@@ -150,7 +150,7 @@ class TestKernels:
     def test_small_tiles_of_gpus_before_ampere(self, dtype, monkeypatch):
         from ssm_kit.ops.ssd import cuda
 
-        monkeypatch.setattr(cuda, "_capability", lambda x: (7, 5))
+        monkeypatch.setattr(cuda, "_capability", lambda device: 7)
         assert_right(on_gpu(make(150, width=30, states=40), dtype), delta_softplus=True)
 
     @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
@@ -281,7 +281,7 @@ def interpreted() -> None:
             error = float((found - expected).norm() / expected.norm())
             assert error <= 1e-5, error
 
-    plain = make(37, heads=4, dtype=torch.float32)
+    plain = make(37, batch=1, heads=4, dtype=torch.float32)
     compare({n: t for n, t in plain.items() if n not in ("D", "z", "initial_state")}, None, softplus=True)
     cuda._Plan.segments = lambda self, processors: 2  # type: ignore[method-assign]
     packed = make(70, batch=1, heads=2, dtype=torch.float32, wide_skip=True)

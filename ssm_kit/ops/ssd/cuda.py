@@ -102,7 +102,7 @@ def _plan(x: Tensor, B: Tensor, cu_seqlens: Tensor | None) -> _Plan:
     batch, length, heads, P = x.shape
     groups, N = B.shape[2:]
     # Before Ampere, Triton has no matrix products in hardware: small tiles, or they do not fit the registers.
-    small = _capability(x)[0] < 8
+    small = _capability(x.device) < 8
     block_n = max(16, triton.next_power_of_2(N))
     block_p = min(16 if small else 64 if block_n <= 128 else 32, max(16, triton.next_power_of_2(P)))
     chunk = 16 if small else 64 if block_n <= 128 else 32
@@ -123,16 +123,18 @@ def _with_mode(plan: _Plan, *tensors: Tensor | None) -> _Plan:
 
 
 def _has_copy_engine(x: Tensor) -> bool:
-    return _capability(x)[0] >= 9
+    return _capability(x.device) >= 9
 
 
-def _capability(x: Tensor) -> tuple[int, int]:
-    """The GPU's; the interpreter, which has no GPU, is treated like an Ampere one."""
-    return torch.cuda.get_device_capability(x.device) if x.is_cuda else (8, 0)
+@functools.cache
+def _capability(device: torch.device) -> int:
+    """The major one of the GPU; the interpreter, which has no GPU, is treated like Ampere."""
+    return torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 8
 
 
-def _processors(x: Tensor) -> int:
-    return torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 1
+@functools.cache
+def _processors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 
 def _rows(tensor: Tensor) -> Tensor:
@@ -210,7 +212,7 @@ def _run_forward(
     x, B, C = map(_rows, (x, B, C))
     z = None if z is None else _rows(z)
     plan = _with_mode(_plan(x, B, bounds), x, B, C, z)
-    segments = plan.segments(_processors(x))
+    segments = plan.segments(_processors(x.device))
     chunks = _prepare(plan, delta, A, bias, softplus, bounds)
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     ungated = torch.empty_like(y) if keep_ungated else None
@@ -242,7 +244,7 @@ def _run_backward(
     x, B, C, dy = map(_rows, (x, B, C, dy))
     plan = _with_mode(_plan(x, B, bounds), x, B, C, dy)
     chunks = _prepare(plan, delta, A, bias, softplus, bounds)
-    segments = plan.segments(_processors(x))
+    segments = plan.segments(_processors(x.device))
     scratch = (plan.slots, plan.slices, plan.block_p, plan.block_n)
     states, dstates = x.new_empty(scratch), x.new_empty(scratch)
     dinitial = torch.empty((plan.sequences, plan.heads, plan.P, plan.N), dtype=torch.float32, device=x.device)
@@ -265,7 +267,7 @@ def _chunks_backward(
     softplus: bool, bounds: Tensor | None, dy: Tensor, states: Tensor, dstates: Tensor,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     per_group = plan.heads // plan.groups
-    parts = min(per_group, triton.cdiv(4 * _processors(x), plan.slots * plan.groups))
+    parts = min(per_group, triton.cdiv(4 * _processors(x.device), plan.slots * plan.groups))
     small: dict[str, Any] = {"dtype": torch.float32, "device": x.device}
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     # Slots of packed sequences can stay unused: zeros there.
