@@ -13,10 +13,12 @@ SPAN = 16
 """Steps between the states that forward keeps for backward: with N = 16 they are as large as x."""
 
 _FOLDER = Path(__file__).parent / "kernels"
+_SHARED = ("numbers.cuh", "problem.cuh", "tile.cuh")
 _TYPES = """
 typedef unsigned int u32;
 typedef unsigned short u16;
 typedef long long i64;
+typedef unsigned long long u64;
 struct half_t { u16 bits; };
 struct bfloat_t { u16 bits; };
 """
@@ -34,17 +36,17 @@ class Shape(NamedTuple):
     resident: int = 1
 
 
-CARRY = Shape(states=8, channels=1, threads=128, steps=16)
+CARRY = Shape(states=8, channels=1, threads=128, steps=16, unroll=4)
 STEP = Shape(states=4, channels=1, threads=256, steps=16)
 STEP_ROWS = 4
 
 
 def forward_shape(states: int) -> Shape:
-    return Shape(states=8, channels=1, threads=128, steps=16)
+    return Shape(states=8, channels=1, threads=128, steps=16, unroll=8, resident=4 if padded(states) == 16 else 1)
 
 
 def backward_shape(states: int) -> Shape:
-    return Shape(states=4, channels=2, threads=128 if padded(states) == 16 else 64, steps=SPAN, unroll=4)
+    return Shape(states=4, channels=2, threads=128 if padded(states) == 16 else 64, steps=SPAN, unroll=4, resident=2)
 
 
 class Launcher:
@@ -68,7 +70,7 @@ class Launcher:
         self.before = (*self.tensors, *strides, A, D, bias, bounds, *sizes)
         self.aligned = int(aligned)
         self.options = {"SOFTPLUS": int(softplus), "GATE": int(z is not None)}
-        self.multiprocessors = torch.cuda.get_device_properties(x.device).multi_processor_count
+        self.multiprocessors = _multiprocessors(x.device)
         self.new = A.new_empty
 
     def blocks(self, shape: Shape) -> int:
@@ -102,7 +104,9 @@ class Launcher:
 
     def step(self, state: Tensor, y: Tensor, after: Tensor) -> None:
         """Launch the decode step, whose sequences stand as the steps of one."""
-        self.aligned = int(self.states % 4 == 0 and state.data_ptr() % 16 == 0)
+        reads = [tensor for tensor in self.tensors[3:] if tensor is not None]
+        fours = all(number % 4 == 0 for number in (self.states, *map(row_distance, reads)))
+        self.aligned = int(fours and all(tensor.data_ptr() % 16 == 0 for tensor in (state, *reads)))
         self.run("step", STEP, 0, -(-self.length // STEP_ROWS), state, y, after)
 
 
@@ -116,7 +120,7 @@ def kernel_source(kernel: str, dtype: torch.dtype, states: int, shape: Shape, **
     numbers |= constants
     lines = [_TYPES, f"typedef {_NAMES[dtype]} T;", f"typedef {kept} Saved;"]
     lines += [f"constexpr int {name} = {value};" for name, value in numbers.items()]
-    return _nvrtc.Source(kernel, "\n".join(lines), (_FOLDER / "common.cuh", _FOLDER / f"{kernel}.cu"))
+    return _nvrtc.Source(kernel, "\n".join(lines), tuple(_FOLDER / name for name in (*_SHARED, f"{kernel}.cu")))
 
 
 def padded(states: int) -> int:
@@ -125,9 +129,18 @@ def padded(states: int) -> int:
 
 def dense_rows(tensor: Tensor) -> Tensor:
     """The tensor, (B, L, ...), or a copy of it, with dense rows, one distance apart through all sequences."""
-    batch, length = tensor.shape[:2]
-    even = 1 in (batch, length) or tensor.stride(0) == length * tensor.stride(1)
-    return tensor if even and tensor[0, 0].is_contiguous() else tensor.clone(memory_format=torch.contiguous_format)
+    (batch, length, *shape), (sequence, step, *strides) = tensor.shape, tensor.stride()
+    even = 1 in (batch, length) or sequence == length * step
+    expected = 1
+    for size, stride in zip(reversed(shape), reversed(strides), strict=True):
+        even = even and (size == 1 or stride == expected)
+        expected *= size
+    return tensor if even else tensor.clone(memory_format=torch.contiguous_format)
+
+
+@functools.cache
+def _multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def row_distance(tensor: Tensor | None) -> int:

@@ -16,6 +16,8 @@ def unsupported(x: Tensor, delta: Tensor, A: Tensor, *others: Tensor | None) -> 
     """Why the kernels cannot run on these tensors, or None. No kernel runs, nothing is compiled."""
     if A.shape[1] > MAX_STATES:
         return f"the kernels take N <= {MAX_STATES}; got {A.shape[1]}"
+    if (steps := x.shape[:-1].numel()) >= 2**31:
+        return f"the kernels take fewer than 2^31 steps in all; got {steps}"
     return _nvrtc.unavailable() or unsupported_dtype(x, delta, A, *others)
 
 

@@ -25,63 +25,80 @@ struct Tile {
     float4 sums[4][THREADS];             // each thread's sums over time, for D and bias
 };
 
-__device__ __forceinline__ void read8(const float* from, float (&v)[8]) {
-    *(float4*)v = *(const float4*)from, *(float4*)(v + 4) = *(const float4*)(from + 4);
-}
-
 __device__ __forceinline__ void read_channels(const float* from, float (&v)[K]) {
     if constexpr (K == 2) *(float2*)v = *(const float2*)from;
     else if constexpr (K == 4) *(float4*)v = *(const float4*)from;
     else v[0] = *from;
 }
 
-// Where a thread reads, relative to its segment.
-struct Columns { Column x, delta, z, dy, B, C; };
-struct Inputs { Piece x, delta, z, dy; };
+struct Pieces { Piece x, delta, z, dy; };
 
-__device__ __forceinline__ Inputs fetch(const Columns& from, i64 step, int count, bool aligned) {
-    Inputs in;
-    if (aligned && count >= 8) {
-        in.x = from.x.whole(step), in.delta = from.delta.whole(step), in.dy = from.dy.whole(step);
-        if (GATE) in.z = from.z.whole(step);
+__device__ __forceinline__ Pieces fetch(const Problem& p, const Mine& mine, u32 t, u32 end, const T* dout) {
+    const int count = t < end ? mine.count : 0;
+    const T *x = at_step(p.x, p.x_row, t, mine.channel), *delta = at_step(p.delta, p.delta_row, t, mine.channel);
+    const T *z = at_step(p.z, p.z_row, t, mine.channel), *dy = at_step(dout, p.channels, t, mine.channel);
+    Pieces in;
+    if (p.aligned && count >= 8) {
+        in.x = *(const Piece*)x, in.delta = *(const Piece*)delta, in.dy = *(const Piece*)dy;
+        if (GATE) in.z = *(const Piece*)z;
     } else {
-        in.x = from.x.some(step, count), in.delta = from.delta.some(step, count, NO_STEP), in.dy = from.dy.some(step, count);
-        if (GATE) in.z = from.z.some(step, count);
+        in.x = load_some(x, count, 0.f), in.delta = load_some(delta, count, NO_STEP), in.dy = load_some(dy, count, 0.f);
+        if (GATE) in.z = load_some(z, count, 0.f);
     }
     return in;
 }
 
-__device__ __forceinline__ void stage(const Columns& from, const Mine& mine, i64 step, i64 left, const Problem& p, Tile& tile) {
+// A tile as it comes from memory.
+struct Inputs { Pieces pieces[PER_THREAD]; T B[INPUTS], C[INPUTS]; Share states[K]; };
+
+__device__ __forceinline__ void fetch_tile(const Problem& p, const Place& at, const Mine& mine, u32 step, u32 end, u32 span,
+                                           const T* dout, Saved* saved, Inputs& in) {
+#pragma unroll
+    for (int i = 0; i < PER_THREAD; ++i) in.pieces[i] = fetch(p, mine, step + mine.row + i * AT_ONCE, end, dout);
+#pragma unroll
+    for (int i = 0; i < INPUTS; ++i) {
+        const u32 t = step + mine.input_row + i * INPUTS_AT_ONCE;
+        in.B[i] = in.C[i] = T();
+        if (t < end && mine.state < p.states) {
+            in.B[i] = *at_step(p.B, p.B_row, t, mine.input);
+            in.C[i] = *at_step(p.C, p.C_row, t, mine.input);
+        }
+    }
+#pragma unroll
+    for (int k = 0; k < K; ++k) {
+        const Share* from = share_of(p, at, span, k, saved);
+        in.states[k] = from ? *from : Share{};
+    }
+}
+
+__device__ __forceinline__ void stage(const Mine& mine, const Inputs& in, Tile& tile) {
 #pragma unroll
     for (int i = 0; i < PER_THREAD; ++i) {
         const int row = mine.row + i * AT_ONCE;
         if (AT_ONCE > STEPS && row >= STEPS) break;
-        const Inputs in = fetch(from, step + i * AT_ONCE, row < left ? mine.count : 0, p.aligned);
+        const Pieces& now = in.pieces[i];
         float pairs[16], dy[8], bias[8];
-        read8(&tile.bias[mine.channel], bias);
+        read8(&tile.bias[mine.inside], bias);
+        if (GATE) silu(now.z, dy);
 #pragma unroll
         for (int j = 0; j < 8; ++j) {
-            pairs[2 * j] = step_size(get(in.delta, j) + bias[j]).value;
-            pairs[2 * j + 1] = pairs[2 * j] * get(in.x, j);
-            dy[j] = get(in.dy, j);
-            if (GATE) dy[j] *= get(in.z, j) * sigmoid(get(in.z, j));
+            pairs[2 * j] = step_size(get(now.delta, j) + bias[j]).value;
+            pairs[2 * j + 1] = pairs[2 * j] * get(now.x, j);
+            dy[j] = get(now.dy, j) * (GATE ? dy[j] : 1.f);
         }
 #pragma unroll
-        for (int j = 0; j < 8; j += 4) *(float4*)&tile.y[row][mine.channel + j] = *(float4*)(dy + j);
+        for (int j = 0; j < 8; j += 4) *(float4*)&tile.y[row][mine.inside + j] = *(float4*)(dy + j);
 #pragma unroll
-        for (int j = 0; j < 4; ++j) tile.steps.pair[row][swizzle(mine.channel / 2 + j)] = *(float4*)(pairs + 4 * j);
+        for (int j = 0; j < 4; ++j) tile.steps.pair[row][swizzle(mine.inside / 2 + j)] = *(float4*)(pairs + 4 * j);
     }
 #pragma unroll
     for (int i = 0; i < INPUTS; ++i) {
         const int row = mine.input_row + i * INPUTS_AT_ONCE;
         if (row >= STEPS) break;
-        const bool exists = row < left && mine.state < p.states;
-        const float b = exists ? to_float(from.B.from[(step + i * INPUTS_AT_ONCE) * from.B.row]) : 0.f;
-        const float c = exists ? to_float(from.C.from[(step + i * INPUTS_AT_ONCE) * from.C.row]) : 0.f;
 #pragma unroll
         for (int order = 0; order < ORDERS; ++order) {
             const int place = row * N + (mine.state ^ order * (NS / ORDERS));
-            tile.B[order][place] = b, tile.C[order][place] = c;
+            tile.B[order][place] = to_float(in.B[i]), tile.C[order][place] = to_float(in.C[i]);
         }
     }
 }
@@ -91,15 +108,17 @@ __device__ __forceinline__ float* before_part(const Tile& tile, int part, int k)
 }
 
 // From the order of memory to the group's own: h[n] and h[n ^ order] change places.
-__device__ __forceinline__ void put_in_order(float (&h)[K][NS]) {
+__device__ __forceinline__ void put_in_order(const Share (&from)[K], float (&h)[K][NS]) {
 #pragma unroll
-    for (int bit = NS / ORDERS; bit < NS; bit *= 2) {
-        const bool change = my_order() & bit;
+    for (int k = 0; k < K; ++k) {
 #pragma unroll
-        for (int k = 0; k < K; ++k)
+        for (int n = 0; n < NS; ++n) h[k][n] = to_float(from[k].v[n]);
+#pragma unroll
+        for (int bit = NS / ORDERS; bit < NS; bit *= 2)
 #pragma unroll
             for (int n = 0; n < NS; ++n) {
                 if (n & bit) continue;
+                const bool change = my_order() & bit;
                 const float low = h[k][n], high = h[k][n | bit];
                 h[k][n] = change ? high : low, h[k][n | bit] = change ? low : high;
             }
@@ -243,54 +262,54 @@ __device__ __forceinline__ void write_piece(const float (&v)[8], T* to, int coun
     store(to, piece, count, aligned);
 }
 
-// Gradients of x, delta and z, elementwise, and each thread's sums for D and bias.
-__device__ __forceinline__ void write(const Columns& from, const Mine& mine, i64 step, i64 left, const Problem& p, Tile& tile,
+// Gradients of x, delta and z at one step, elementwise, and each thread's sums for D and bias.
+__device__ __forceinline__ void write(const Problem& p, const Mine& mine, int row, u32 t, const Pieces& in, Tile& tile,
                                       T* dx, T* ddelta, T* dz) {
+    float pairs[16], y[8], skip[8], bias[8], sums[16], gate[8], gx[8], gdelta[8], gz[8];
 #pragma unroll
-    for (int i = 0; i < PER_THREAD; ++i) {
-        const int row = mine.row + i * AT_ONCE;
-        if (row >= min(left, (i64)STEPS)) break;
-        const Inputs in = fetch(from, step + i * AT_ONCE, mine.count, p.aligned);
-        float pairs[16], gx[8], gdelta[8], gz[8], y[8], skip[8], bias[8], sums[16];
-        read8(&tile.y[row][mine.channel], y), read8(&tile.skip[mine.channel], skip), read8(&tile.bias[mine.channel], bias);
-#pragma unroll
-        for (int j = 0; j < 4; ++j) *(float4*)(sums + 4 * j) = tile.sums[j][threadIdx.x];
-#pragma unroll
-        for (int j = 0; j < 4; ++j) *(float4*)(pairs + 4 * j) = tile.steps.pair[row][swizzle(mine.channel / 2 + j)];
-#pragma unroll
-        for (int j = 0; j < 8; ++j) {
-            const float x = get(in.x, j);
-            const Curve dt = step_size(get(in.delta, j) + bias[j]);
-            float dy = get(in.dy, j);
-            if (GATE) {
-                const float z = get(in.z, j), gate = sigmoid(z);
-                gz[j] = dy * fmaf(skip[j], x, y[j]) * gate * fmaf(z, 1.f - gate, 1.f);
-                dy *= z * gate;
-            }
-            gdelta[j] = fmaf(pairs[2 * j + 1], x, pairs[2 * j] * LN2) * dt.slope;
-            gx[j] = fmaf(pairs[2 * j + 1], dt.value, dy * skip[j]);
-            sums[j] = fmaf(dy, x, sums[j]);
-            sums[8 + j] += gdelta[j];
-        }
-#pragma unroll
-        for (int j = 0; j < 4; ++j) tile.sums[j][threadIdx.x] = *(float4*)(sums + 4 * j);
-        const i64 offset = (step + i * AT_ONCE) * p.channels;
-        write_piece(gx, dx + offset, mine.count, p.aligned);
-        write_piece(gdelta, ddelta + offset, mine.count, p.aligned);
-        if (GATE) write_piece(gz, dz + offset, mine.count, p.aligned);
+    for (int j = 0; j < 4; ++j) {
+        *(float4*)(pairs + 4 * j) = tile.steps.pair[row][swizzle(mine.inside / 2 + j)];
+        *(float4*)(sums + 4 * j) = tile.sums[j][threadIdx.x];
     }
+    read8(&tile.y[row][mine.inside], y), read8(&tile.skip[mine.inside], skip), read8(&tile.bias[mine.inside], bias);
+    if (GATE) {
+#pragma unroll
+        for (int j = 0; j < 8; j += 2) {
+            const float z[2] = {get(in.z, j), get(in.z, j + 1)};
+            sigmoids(z, gate + j);
+        }
+    }
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+        const float x = get(in.x, j), du = pairs[2 * j + 1];
+        const Curve dt = step_size(get(in.delta, j) + bias[j]);
+        float dy = get(in.dy, j);
+        if (GATE) {
+            const float z = get(in.z, j), upper = z * gate[j];
+            gz[j] = dy * fmaf(skip[j], x, y[j]) * (gate[j] + upper * (1.f - gate[j]));
+            dy *= upper;
+        }
+        gdelta[j] = fmaf(du, x, pairs[2 * j] * LN2) * dt.slope;
+        gx[j] = fmaf(du, dt.value, dy * skip[j]);
+        sums[j] = fmaf(dy, x, sums[j]), sums[8 + j] += gdelta[j];
+    }
+#pragma unroll
+    for (int j = 0; j < 4; ++j) tile.sums[j][threadIdx.x] = *(float4*)(sums + 4 * j);
+    write_piece(gx, at_step(dx, p.channels, t, mine.channel), mine.count, p.aligned);
+    write_piece(gdelta, at_step(ddelta, p.channels, t, mine.channel), mine.count, p.aligned);
+    if (GATE) write_piece(gz, at_step(dz, p.channels, t, mine.channel), mine.count, p.aligned);
 }
 
 // The block's share of dB and dC, to be added up over the blocks.
-__device__ __forceinline__ void write_dBC(i64 left, i64 states, const Tile& tile, float* to) {
+__device__ __forceinline__ void write_dBC(const Problem& p, int left, const Tile& tile, float* to) {
 #pragma unroll
     for (int i = 0; i < (STEPS * 2 * N + THREADS - 1) / THREADS; ++i) {
         const int index = i * THREADS + threadIdx.x, row = index / N, n = index % N;  // rows: dB and dC in turns
-        if (row >= 2 * min(left, (i64)STEPS) || n >= states) break;
+        if (row >= 2 * min(left, STEPS) || n >= p.states) break;
         float sum = 0.f;
 #pragma unroll
         for (int warp = 0; warp < WARPS; ++warp) sum += tile.part[row / 2 / PART][warp][row % (2 * PART) * N + n];
-        to[row * states + n] = sum;
+        to[row * p.states + n] = sum;
     }
 }
 
@@ -311,7 +330,7 @@ __device__ __forceinline__ void write_sums(const Problem& p, const Place& at, co
         float sum = 0.f;  // threads c / 8, c / 8 + CHANNELS / 8, ... have worked on this channel
         for (int i = c / 8; i < THREADS; i += CHANNELS / 8)
             sum += ((const float*)&tile.sums[index / CHANNELS * 2 + c % 8 / 4][i])[c % 4];
-        to[(at.slot * 2 + index / CHANNELS) * p.channels + at.channel + c] = sum;
+        to[(u64)(at.slot * 2 + index / CHANNELS) * p.channels + at.channel + c] = sum;
     }
 }
 
@@ -321,31 +340,29 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) backward(
     const Problem p = THE_PROBLEM;
     __shared__ Tile tile;
     const Place at = find_place(p);
-    const Segment s = find_segment(at.slot, p.length, p.segment, p.bounds, p.rows);
+    const Segment s = find_segment(p, at.slot);
     if (s.begin >= s.end) return;
+    const u64 state = (u64)s.row * p.channels * p.states;
     float a[K][NS] = {}, r[K][NS] = {}, da[K][NS] = {};
-    each_state(p, at, [&](int k, int n, i64 offset) {
+    each_state(p, at, [&](int k, int n, u32 offset) {
         a[k][n] = p.A[offset] * LOG2E;
-        if (dfinal) r[k][n] = dfinal[s.row * p.channels * p.states + offset];
+        if (dfinal) r[k][n] = dfinal[state + offset];
     }, my_order());
     carry_over(p, at, a, ends, sums, at.slot + 1, s.count - 1 - s.index, 1, r, my_order());
-    const Mine mine(at);
+    const Mine mine(p, at);
     start_sums(p, at, tile);
-    const i64 channel = at.channel + mine.channel, state = at.group * p.states + mine.state;
-    const i64 first = s.begin + mine.row, input = s.begin + mine.input_row;
-    const Columns from = {{p.x, p.x_row, first, channel}, {p.delta, p.delta_row, first, channel},
-                          {p.z, p.z_row, first, channel}, {dout, p.channels, first, channel},
-                          {p.B, p.B_row, input, state}, {p.C, p.C_row, input, state}};
-    dx += first * p.channels + channel, ddelta += first * p.channels + channel, dz += first * p.channels + channel;
-    dBC_parts += (blockIdx.x % at.blocks * (p.bounds ? p.length : p.rows * p.length) + s.begin) * 2 * p.states;
+    dBC_parts += (u64)(blockIdx.x % at.blocks) * (p.bounds ? p.length : p.rows * p.length) * 2 * p.states;
+    const u32 last = (s.end - s.begin - 1) / STEPS;
+    Inputs in;
+    fetch_tile(p, at, mine, s.begin + last * STEPS, s.end, s.saved + last, dout, saved, in);
     __syncthreads();
-    for (i64 i = (s.end - s.begin - 1) / STEPS; i >= 0; --i) {
-        const i64 step = i * STEPS, left = s.end - s.begin - step;
+    for (u32 i = last + 1; i-- > 0;) {
+        const u32 step = s.begin + i * STEPS;
         float h[K][NS];
-        load_states(p, at, s.saved + i, saved, h);
-        put_in_order(h);
-        stage(from, mine, step, left, p, tile);
+        stage(mine, in, tile);
+        put_in_order(in.states, h);
         __syncthreads();
+        if (i > 0) fetch_tile(p, at, mine, step - STEPS, s.end, s.saved + i - 1, dout, saved, in);
         scan_parts(a, h, tile);
 #pragma unroll 1
         for (int part = PARTS - 1; part >= 0; --part) {
@@ -356,13 +373,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) backward(
             write_part(part, y, dstep, dBC, tile);
         }
         __syncthreads();
-        write(from, mine, step, left, p, tile, dx, ddelta, dz);
-        write_dBC(left, p.states, tile, dBC_parts + step * 2 * p.states);
+        const int left = (int)min(s.end - step, (u32)STEPS);
+        write_dBC(p, left, tile, dBC_parts + (u64)step * 2 * p.states);
+#pragma unroll
+        for (int j = 0; j < PER_THREAD; ++j) {
+            const int row = mine.row + j * AT_ONCE;
+            if (row >= left) break;
+            write(p, mine, row, step + row, fetch(p, mine, step + row, s.end, dout), tile, dx, ddelta, dz);
+        }
         __syncthreads();
     }
-    each_state(p, at, [&](int k, int n, i64 offset) {
-        dA[at.slot * p.channels * p.states + offset] = da[k][n];
-        if (s.index == 0) dinitial[s.row * p.channels * p.states + offset] = r[k][n];
+    each_state(p, at, [&](int k, int n, u32 offset) {
+        dA[(u64)at.slot * p.channels * p.states + offset] = da[k][n];
+        if (s.index == 0) dinitial[state + offset] = r[k][n];
     }, my_order());
     write_sums(p, at, tile, dDbias);
 }

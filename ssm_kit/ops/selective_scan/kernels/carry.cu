@@ -5,38 +5,52 @@ struct Tile {
     float in[STEPS][N];
 };
 
-struct Columns { Column delta, z, value, in; };
+struct Inputs { Piece delta[PER_THREAD], value[PER_THREAD], z[PER_THREAD]; T in[INPUTS]; };
 
-__device__ __forceinline__ void stage(const Columns& from, const Mine& mine, i64 step, i64 left, const float (&bias)[8],
-                                      const Problem& p, Tile& tile) {
+__device__ __forceinline__ void fetch(const Problem& p, const Mine& mine, u32 step, u32 end, const T* dout, Inputs& in) {
 #pragma unroll
     for (int i = 0; i < PER_THREAD; ++i) {
-        const int row = mine.row + i * AT_ONCE, count = row < left ? mine.count : 0;
-        if (AT_ONCE > STEPS && row >= STEPS) break;
-        const i64 t = step + i * AT_ONCE;
-        Piece delta, value, z;
+        const u32 t = step + mine.row + i * AT_ONCE;
+        const int count = t < end ? mine.count : 0;
+        const T *delta = at_step(p.delta, p.delta_row, t, mine.channel), *z = at_step(p.z, p.z_row, t, mine.channel);
+        const T* value = REVERSE ? at_step(dout, p.channels, t, mine.channel) : at_step(p.x, p.x_row, t, mine.channel);
         if (p.aligned && count >= 8) {
-            delta = from.delta.whole(t), value = from.value.whole(t);
-            if (GATE && REVERSE) z = from.z.whole(t);
+            in.delta[i] = *(const Piece*)delta, in.value[i] = *(const Piece*)value;
+            if (GATE && REVERSE) in.z[i] = *(const Piece*)z;
         } else {
-            delta = from.delta.some(t, count, NO_STEP), value = from.value.some(t, count);
-            if (GATE && REVERSE) z = from.z.some(t, count);
+            in.delta[i] = load_some(delta, count, NO_STEP), in.value[i] = load_some(value, count, 0.f);
+            if (GATE && REVERSE) in.z[i] = load_some(z, count, 0.f);
         }
-        float pairs[16];
+    }
+#pragma unroll
+    for (int i = 0; i < INPUTS; ++i) {
+        const u32 t = step + mine.input_row + i * INPUTS_AT_ONCE;
+        in.in[i] = T();
+        if (t < end && mine.state < p.states)
+            in.in[i] = REVERSE ? *at_step(p.C, p.C_row, t, mine.input) : *at_step(p.B, p.B_row, t, mine.input);
+    }
+}
+
+__device__ __forceinline__ void stage(const Inputs& in, const Mine& mine, const float (&bias)[8], Tile& tile) {
+#pragma unroll
+    for (int i = 0; i < PER_THREAD; ++i) {
+        const int row = mine.row + i * AT_ONCE;
+        if (AT_ONCE > STEPS && row >= STEPS) break;
+        float pairs[16], gate[8];
+        if (GATE && REVERSE) silu(in.z[i], gate);
 #pragma unroll
         for (int j = 0; j < 8; ++j) {
-            pairs[2 * j] = step_size(get(delta, j) + bias[j]).value;
-            pairs[2 * j + 1] = get(value, j) * (REVERSE ? 1.f : pairs[2 * j]);
-            if (GATE && REVERSE) pairs[2 * j + 1] *= get(z, j) * sigmoid(get(z, j));
+            pairs[2 * j] = step_size(get(in.delta[i], j) + bias[j]).value;
+            pairs[2 * j + 1] = get(in.value[i], j) * (REVERSE ? 1.f : pairs[2 * j]);
+            if (GATE && REVERSE) pairs[2 * j + 1] *= gate[j];
         }
 #pragma unroll
-        for (int j = 0; j < 4; ++j) tile.steps.pair[row][swizzle(mine.channel / 2 + j)] = *(float4*)(pairs + 4 * j);
+        for (int j = 0; j < 4; ++j) tile.steps.pair[row][swizzle(mine.inside / 2 + j)] = *(float4*)(pairs + 4 * j);
     }
 #pragma unroll
     for (int i = 0; i < INPUTS; ++i) {
         const int row = mine.input_row + i * INPUTS_AT_ONCE;
-        if (row < STEPS) tile.in[row][mine.state] = row < left && mine.state < p.states
-            ? to_float(from.in.from[(step + i * INPUTS_AT_ONCE) * from.in.row]) : 0.f;
+        if (row < STEPS) tile.in[row][mine.state] = to_float(in.in[i]);
     }
 }
 
@@ -64,27 +78,24 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) carry(PROBLEM, c
     const Problem p = THE_PROBLEM;
     __shared__ Tile tile;
     const Place at = find_place(p);
-    const Segment s = find_segment(at.slot, p.length, p.segment, p.bounds, p.rows);
+    const Segment s = find_segment(p, at.slot);
     if (s.begin >= s.end || s.index == (REVERSE ? 0 : s.count - 1)) return;  // nobody comes after
-    float a[K][NS] = {}, state[K][NS] = {}, sum[K] = {}, skip[8], bias[8];
-    each_state(p, at, [&](int k, int n, i64 offset) { a[k][n] = p.A[offset] * LOG2E; });
-    const Mine mine(at);
-    load_weights(p, at, mine, skip, bias);
-    const i64 channel = at.channel + mine.channel, first = s.begin + mine.row;
-    const T* value = REVERSE ? dout : p.x;
-    const Columns from = {{p.delta, p.delta_row, first, channel}, {p.z, p.z_row, first, channel},
-                          {value, REVERSE ? p.channels : p.x_row, first, channel},
-                          {REVERSE ? p.C : p.B, REVERSE ? p.C_row : p.B_row, s.begin + mine.input_row, at.group * p.states + mine.state}};
-    const i64 tiles = (s.end - s.begin + STEPS - 1) / STEPS;
-    for (i64 i = 0; i < tiles; ++i) {
-        const i64 step = (REVERSE ? tiles - 1 - i : i) * STEPS;
-        stage(from, mine, step, s.end - s.begin - step, bias, p, tile);
+    float a[K][NS] = {}, state[K][NS] = {}, sum[K] = {}, bias[8];
+    each_state(p, at, [&](int k, int n, u32 offset) { a[k][n] = p.A[offset] * LOG2E; });
+    const Mine mine(p, at);
+    load_weights(p.bias, mine, bias);
+    const u32 tiles = (s.end - s.begin + STEPS - 1) / STEPS;
+    Inputs in;
+    fetch(p, mine, s.begin + (REVERSE ? tiles - 1 : 0) * STEPS, s.end, dout, in);
+    for (u32 i = 1; i <= tiles; ++i) {
+        stage(in, mine, bias, tile);
         __syncthreads();
+        if (i < tiles) fetch(p, mine, s.begin + (REVERSE ? tiles - 1 - i : i) * STEPS, s.end, dout, in);
         scan_tile(tile, a, state, sum);
         __syncthreads();
     }
-    each_state(p, at, [&](int k, int n, i64 offset) {
-        ends[at.slot * p.channels * p.states + offset] = state[k][n];
-        if (n == 0) sums[at.slot * p.channels + offset / p.states] = sum[k];  // every lane has it
+    each_state(p, at, [&](int k, int n, u32 offset) {
+        ends[(u64)at.slot * p.channels * p.states + offset] = state[k][n];
+        if (n == 0) sums[(u64)at.slot * p.channels + offset / p.states] = sum[k];  // every lane has it
     });
 }

@@ -11,29 +11,29 @@ struct Tile {
 
 struct Inputs { Piece x[PER_THREAD], delta[PER_THREAD], z[PER_THREAD]; T B[INPUTS], C[INPUTS]; };
 
-// Where a thread reads the next tile.
-struct Columns { Column x, delta, z, B, C; };
-
-// Read a tile of which `left` steps exist.
-__device__ __forceinline__ void fetch(const Columns& from, const Mine& mine, int left, const Problem& p, Inputs& in) {
+// Read the tile that begins at `step`.
+__device__ __forceinline__ void fetch(const Problem& p, const Mine& mine, u32 step, u32 end, Inputs& in) {
 #pragma unroll
     for (int i = 0; i < PER_THREAD; ++i) {
-        const int step = i * AT_ONCE, count = mine.row + step < left ? mine.count : 0;
+        const u32 t = step + mine.row + i * AT_ONCE;
+        const int count = t < end ? mine.count : 0;
+        const T *x = at_step(p.x, p.x_row, t, mine.channel), *delta = at_step(p.delta, p.delta_row, t, mine.channel);
+        const T* z = at_step(p.z, p.z_row, t, mine.channel);
         if (p.aligned && count >= 8) {
-            in.x[i] = from.x.whole(step), in.delta[i] = from.delta.whole(step);
-            if (GATE) in.z[i] = from.z.whole(step);
+            in.x[i] = *(const Piece*)x, in.delta[i] = *(const Piece*)delta;
+            if (GATE) in.z[i] = *(const Piece*)z;
         } else {
-            in.x[i] = from.x.some(step, count), in.delta[i] = from.delta.some(step, count, NO_STEP);
-            if (GATE) in.z[i] = from.z.some(step, count);
+            in.x[i] = load_some(x, count, 0.f), in.delta[i] = load_some(delta, count, NO_STEP);
+            if (GATE) in.z[i] = load_some(z, count, 0.f);
         }
     }
 #pragma unroll
     for (int i = 0; i < INPUTS; ++i) {
-        const int step = i * INPUTS_AT_ONCE;
+        const u32 t = step + mine.input_row + i * INPUTS_AT_ONCE;
         in.B[i] = in.C[i] = T();
-        if (mine.input_row + step < left && mine.state < p.states) {
-            in.B[i] = from.B.from[step * from.B.row];
-            in.C[i] = from.C.from[step * from.C.row];
+        if (t < end && mine.state < p.states) {
+            in.B[i] = *at_step(p.B, p.B_row, t, mine.input);
+            in.C[i] = *at_step(p.C, p.C_row, t, mine.input);
         }
     }
 }
@@ -50,7 +50,7 @@ __device__ __forceinline__ void stage(const Inputs& in, const Mine& mine, const 
             pairs[2 * j + 1] = pairs[2 * j] * get(in.x[i], j);
         }
 #pragma unroll
-        for (int j = 0; j < 4; ++j) tile.steps.pair[row][swizzle(mine.channel / 2 + j)] = *(float4*)(pairs + 4 * j);
+        for (int j = 0; j < 4; ++j) tile.steps.pair[row][swizzle(mine.inside / 2 + j)] = *(float4*)(pairs + 4 * j);
     }
 #pragma unroll
     for (int i = 0; i < INPUTS; ++i) {
@@ -77,7 +77,12 @@ __device__ __forceinline__ void scan_tile(Tile& tile, const float (&a)[K][NS], f
                 float sum[2] = {0.f, 0.f};
 #pragma unroll
                 for (int n = 0; n < NS; ++n) {
-                    h[k][n] = fmaf(ex2(dt[k] * a[k][n]), h[k][n], u[k] * b[n]);
+#ifdef BYHAND
+                    const float e = n < BYHAND ? ex2_by_hand(dt[k], a[k][n]) : ex2(dt[k] * a[k][n]);
+#else
+                    const float e = ex2(dt[k] * a[k][n]);
+#endif
+                    h[k][n] = fmaf(e, h[k][n], u[k] * b[n]);
                     sum[n % 2] = fmaf(h[k][n], c[n], sum[n % 2]);
                 }
                 y[s * K + k] = sum[0] + sum[1];
@@ -90,22 +95,21 @@ __device__ __forceinline__ void scan_tile(Tile& tile, const float (&a)[K][NS], f
     }
 }
 
-__device__ __forceinline__ void write(const Inputs& in, const Mine& mine, const float (&skip)[8], const Tile& tile,
-                                      int left, const Problem& p, T* to) {
+__device__ __forceinline__ void write(const Problem& p, const Mine& mine, u32 step, u32 end, const Inputs& in,
+                                      const float (&skip)[8], const Tile& tile, T* to) {
 #pragma unroll
     for (int i = 0; i < PER_THREAD; ++i) {
-        const int step = i * AT_ONCE;
-        if (mine.row + step >= min(left, STEPS)) break;
+        const int row = mine.row + i * AT_ONCE;
+        if (row >= STEPS || step + row >= end) break;
         Piece out;
-        float y[8];
+        float y[8], gate[8];
+        read8(&tile.y[row][mine.inside], y);
+        if (GATE) silu(in.z[i], gate);
 #pragma unroll
-        for (int j = 0; j < 8; ++j) {
-            y[j] = fmaf(skip[j], get(in.x[i], j), tile.y[mine.row + step][mine.channel + j]);
-            if (GATE) y[j] *= get(in.z[i], j) * sigmoid(get(in.z[i], j));
-        }
+        for (int j = 0; j < 8; ++j) y[j] = fmaf(skip[j], get(in.x[i], j), y[j]) * (GATE ? gate[j] : 1.f);
 #pragma unroll
         for (int j = 0; j < 8; j += 2) put(out, j, y[j], y[j + 1]);
-        store(to + step * p.channels, out, mine.count, p.aligned);
+        store(at_step(to, p.channels, step + row, mine.channel), out, mine.count, p.aligned);
     }
 }
 
@@ -114,35 +118,29 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) forward(
     const Problem p = THE_PROBLEM;
     __shared__ Tile tile;
     const Place at = find_place(p);
-    const Segment s = find_segment(at.slot, p.length, p.segment, p.bounds, p.rows);
+    const Segment s = find_segment(p, at.slot);
     if (s.begin >= s.end) return;
+    const u64 state = (u64)s.row * p.channels * p.states;
     float a[K][NS] = {}, h[K][NS] = {}, skip[8], bias[8];
-    each_state(p, at, [&](int k, int n, i64 offset) {
+    each_state(p, at, [&](int k, int n, u32 offset) {
         a[k][n] = p.A[offset] * LOG2E;
-        if (initial) h[k][n] = initial[s.row * p.channels * p.states + offset];
+        if (initial) h[k][n] = initial[state + offset];
     });
     carry_over(p, at, a, ends, sums, at.slot - 1, s.index, -1, h);
-    const Mine mine(at);
-    load_weights(p, at, mine, skip, bias);
-    const i64 channel = at.channel + mine.channel, state = at.group * p.states + mine.state, step = s.begin + mine.row;
-    Columns from = {{p.x, p.x_row, step, channel}, {p.delta, p.delta_row, step, channel}, {p.z, p.z_row, step, channel},
-                    {p.B, p.B_row, s.begin + mine.input_row, state}, {p.C, p.C_row, s.begin + mine.input_row, state}};
-    y += step * p.channels + channel;
+    const Mine mine(p, at);
+    load_weights(p.D, mine, skip), load_weights(p.bias, mine, bias);
     Inputs next, now;
-    i64 left = s.end - s.begin, span = s.saved;
-    fetch(from, mine, (int)min(left, (i64)STEPS), p, next);
-    for (; left > 0; left -= STEPS) {
-        if (saved && (s.end - s.begin - left) % SPAN == 0) save_states(p, at, span++, h, saved);
+    fetch(p, mine, s.begin, s.end, next);
+    u32 span = s.saved;
+    for (u32 step = s.begin; step < s.end; step += STEPS) {
+        if (saved && (step - s.begin) % SPAN == 0) save_states(p, at, span++, h, saved);
         now = next;
         stage(now, mine, bias, tile);
         __syncthreads();
-        from.x.advance(), from.delta.advance(), from.z.advance(), from.B.advance(), from.C.advance();
-        fetch(from, mine, (int)min(left - STEPS, (i64)STEPS), p, next);
+        fetch(p, mine, step + STEPS, s.end, next);
         scan_tile(tile, a, h);
         __syncthreads();
-        write(now, mine, skip, tile, (int)min(left, (i64)STEPS), p, y);
-        y += STEPS * p.channels;
+        write(p, mine, step, s.end, now, skip, tile, y);
     }
-    if (s.index == s.count - 1)
-        each_state(p, at, [&](int k, int n, i64 offset) { final[s.row * p.channels * p.states + offset] = h[k][n]; });
+    if (s.index == s.count - 1) each_state(p, at, [&](int k, int n, u32 offset) { final[state + offset] = h[k][n]; });
 }

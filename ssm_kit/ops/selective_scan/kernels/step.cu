@@ -22,48 +22,61 @@ __device__ __forceinline__ void write_share(const float (&v)[NS], int count, boo
     for (int n = 0; n < NS; ++n) if (n < count) to[n] = v[n];
 }
 
-// y before skip and gate, from a thread's share of one channel; h becomes the next state.
-__device__ __forceinline__ float advance(const Problem& p, i64 row, i64 input, int count, float dt, float u,
-                                         const float (&a)[NS], float (&h)[NS]) {
+struct alignas(4 * sizeof(T)) Inputs { T v[NS]; };
+__device__ __forceinline__ Inputs read_inputs(const T* from, int count, bool aligned) {
+    Inputs in = {};
+    if (aligned && count == NS) return *(const Inputs*)from;
+#pragma unroll
+    for (int n = 0; n < NS; ++n) if (n < count) in.v[n] = from[n];
+    return in;
+}
+
+// What a thread reads of one sequence.
+struct Row { float h[NS]; Inputs B, C; T x, delta, z; };
+
+__device__ __forceinline__ void read_row(const Problem& p, u32 row, u32 channel, u32 input, u64 own, int count,
+                                         const float* state, Row& r) {
+    read_share(state + (u64)row * p.channels * p.states + own, count, p.aligned, r.h);
+    r.B = read_inputs(at_step(p.B, p.B_row, row, input), count, p.aligned);
+    r.C = read_inputs(at_step(p.C, p.C_row, row, input), count, p.aligned);
+    r.x = *at_step(p.x, p.x_row, row, channel), r.delta = *at_step(p.delta, p.delta_row, row, channel);
+    if (GATE) r.z = *at_step(p.z, p.z_row, row, channel);
+}
+
+// y of one channel from all its lanes; h becomes the next state.
+__device__ __forceinline__ float advance(const float (&a)[NS], float skip, float bias, Row& r) {
+    const float x = to_float(r.x), dt = step_size(to_float(r.delta) + bias).value;
     float y = 0.f;
 #pragma unroll
     for (int n = 0; n < NS; ++n) {
-        if (n >= count) break;
-        h[n] = fmaf(ex2(dt * a[n]), h[n], u * to_float(p.B[row * p.B_row + input + n]));
-        y = fmaf(to_float(p.C[row * p.C_row + input + n]), h[n], y);
+        r.h[n] = fmaf(ex2(dt * a[n]), r.h[n], dt * x * to_float(r.B.v[n]));
+        y = fmaf(to_float(r.C.v[n]), r.h[n], y);
     }
-    return y;
+    y = fmaf(skip, x, sum_over_lanes(y));
+    return GATE ? y * to_float(r.z) * sigmoid(to_float(r.z)) : y;
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) step(PROBLEM, const float* state, T* y, float* next) {
     const Problem p = THE_PROBLEM;
     const Place at = find_place(p);
     const int lane = threadIdx.x % LANES, inside = threadIdx.x / LANES;
-    const int count = inside < at.width ? (int)min(p.states - lane * NS, (i64)NS) : 0;  // states that exist
-    const i64 channel = at.channel + (count > 0 ? inside : 0), own = channel * p.states + lane * NS;
-    float a[NS] = {}, h[ROWS][NS] = {};
+    const int count = inside < at.width ? min((int)p.states - lane * NS, NS) : 0;  // states that exist
+    const u32 channel = at.channel + (count > 0 ? inside : 0), first = at.slot * ROWS;
+    const u32 own = channel * p.states + lane * NS, input = at.group * p.states + lane * NS;
+    Row rows[ROWS] = {};
 #pragma unroll
-    for (int r = 0; r < ROWS; ++r) {
-        const i64 row = at.slot * ROWS + r;
-        if (row < p.length) read_share(state + row * p.channels * p.states + own, count, p.aligned, h[r]);
-    }
+    for (int r = 0; r < ROWS; ++r)  // all reads before the first write, which may not overtake them
+        if (first + r < p.length) read_row(p, first + r, channel, input, own, count, state, rows[r]);
+    float a[NS] = {};
     read_share(p.A + own, count, p.aligned, a);
 #pragma unroll
     for (int n = 0; n < NS; ++n) a[n] *= LOG2E;
     const float skip = p.D ? p.D[channel] : 0.f, bias = p.bias ? p.bias[channel] : 0.f;
 #pragma unroll
     for (int r = 0; r < ROWS; ++r) {
-        const i64 row = at.slot * ROWS + r;
-        if (row >= p.length) break;
-        const float x = to_float(p.x[row * p.x_row + channel]);
-        const float dt = step_size(to_float(p.delta[row * p.delta_row + channel]) + bias).value;
-        const float sum = sum_over_lanes(advance(p, row, at.group * p.states + lane * NS, count, dt, dt * x, a, h[r]));
-        float out = fmaf(skip, x, sum);
-        if (GATE) {
-            const float z = to_float(p.z[row * p.z_row + channel]);
-            out *= z * sigmoid(z);
-        }
-        write_share(h[r], count, p.aligned, next + row * p.channels * p.states + own);
-        if (lane == 0 && count > 0) round_to(out, y[row * p.channels + channel]);
+        if (first + r >= p.length) break;
+        const float out = advance(a, skip, bias, rows[r]);
+        write_share(rows[r].h, count, p.aligned, next + (u64)(first + r) * p.channels * p.states + own);
+        if (lane == 0 && count > 0) round_to(out, *at_step(y, p.channels, first + r, channel));
     }
 }
