@@ -1,0 +1,207 @@
+"""The training runs behind two results, `byte_language_model` and `length_generalisation`: each is made once.
+
+Both scripts take the same arguments and train what their folder lacks:
+
+    python -m experiments.byte_language_model --folder runs/bytes --workers 4 --minutes 8 --out ...json
+    python -m experiments.length_generalisation --folder runs/bytes --out ...json
+
+Every mixer is first trained for half the steps at every learning rate; the rate with the lowest held-out loss is then
+used for the reported runs, with other seeds and all steps. A finished run is one small JSON file; a run that was
+interrupted is trained anew.
+"""
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import math
+import subprocess
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import multiprocessing
+from tqdm import tqdm
+
+from experiments import byte_models
+from experiments.byte_design import FULL, SMOKE, Design, chosen
+from experiments.byte_evaluation import loss_by_context
+from experiments.byte_models import MIXERS
+from experiments.lane import Lane
+from experiments.sweep import Run, finished
+from ssm_kit import results
+from ssm_kit.lab import ByteText
+from ssm_kit.lab.checkpoint import write_atomically
+
+LOOKS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+"""Parts of the training after which the held-out loss is taken."""
+
+
+def train(run: Run, device: str) -> dict[str, Any]:
+    """Train one model and evaluate it: what its file holds, but for the machine."""
+    start = time.perf_counter()
+    labels, settings, final = run.labels, run.settings, run.labels["stage"] == "final"
+    evaluate = partial(
+        loss_by_context, longest=labels["contexts"][-1], scored=labels["scored"], precision=settings.precision
+    )
+    lane = Lane(run.model, run.task, settings, device)
+    held_out = []
+    for until in sorted({max(1, round(look * settings.steps)) for look in (LOOKS if final else LOOKS[-1:])}):
+        while lane.step < until:
+            lane.advance()
+        wait(device)
+        held_out.append([until, evaluate(lane.model, (run.task.length // 2,))[0]])
+    trained = time.perf_counter()
+    by_context = evaluate(lane.model, labels["contexts"]) if final else []
+    return {
+        "run": run.definition(),
+        "parameters": sum(parameter.numel() for parameter in lane.model.parameters()),
+        "held_out": held_out,
+        "train": between([point["loss"] for point in lane.curve()], [step for step, _ in held_out]),
+        "by_context": by_context,
+        "seconds": [round(trained - start, 2), round(time.perf_counter() - trained, 2)],
+    }
+
+
+def wait(device: str) -> None:
+    """Until all work on the device is done."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def complete(design: Design, options: argparse.Namespace) -> tuple[dict[str, float], list[dict], list[dict]]:
+    """Train what the folder lacks.
+
+    Returns:
+        the chosen learning rates, the records of the search and of the reported runs.
+
+    Raises:
+        SystemExit: runs failed, or time is up.
+    """
+    deadline = time.time() + 60 * options.minutes
+    searched = _complete(design.search(), options, deadline)
+    rates = chosen(map(facts, searched))
+    return rates, searched, _complete(design.final(rates), options, deadline)
+
+
+def facts(record: dict[str, Any]) -> dict[str, Any]:
+    """What a result keeps of a run: [step, held-out loss], and the training loss up to there, to four digits."""
+    run = record["run"]
+    return {
+        "stage": run["labels"]["stage"],
+        "mixer": run["labels"]["mixer"],
+        "learning_rate": run["settings"]["learning_rate"],
+        "seed": run["settings"]["seed"],
+        "parameters": record["parameters"],
+        "held_out": [[step, rounded(loss)] for step, loss in record["held_out"]],
+        "train": [rounded(loss) for loss in record["train"]],
+    }
+
+
+def rounded(loss: float | None) -> float | None:
+    """To four digits behind the point; None where it is no number."""
+    return None if loss is None or not math.isfinite(loss) else round(loss, 4)
+
+
+def arguments(what: str) -> tuple[Design, argparse.Namespace]:
+    """The command line that both scripts have, and the design that it asks for."""
+    parser = argparse.ArgumentParser(description=what)
+    parser.add_argument("--smoke", action="store_true", help="a small size, for a look and for tests")
+    parser.add_argument("--folder", type=Path, help="one JSON file per finished run; without it they are not kept")
+    parser.add_argument("--out", type=Path, help="the result's JSON file")
+    parser.add_argument("--workers", type=int, default=1, help="processes that share the machine")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after that")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--commit", help="the code's commit, where git is not at hand")
+    options = parser.parse_args()
+    options.commit = options.commit or subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
+    options.folder = options.folder or Path(tempfile.mkdtemp())
+    return SMOKE if options.smoke else FULL, options
+
+
+def write(out: Path | None, script: str, what: str, made: list[dict], parts: dict[str, Any]) -> None:
+    """Check a result and write it; `made` tells of the machines of all runs, `parts` has wall_s, settings and data."""
+    for entry in ("gpu", "torch", "triton"):
+        if len(found := {machine[entry] for machine in made}) > 1:
+            raise SystemExit(f"expected runs of one {entry}; got {sorted(map(str, found))}")
+    newest = max(made, key=lambda machine: machine["date"])
+    result = {"what": what, "script": script, **newest, **parts}
+    results.validate(result, script)
+    if out is not None:
+        write_atomically(out, json.dumps(result, indent=1) + "\n")
+
+
+def settings(design: Design) -> dict[str, Any]:
+    """What a result says of how its runs were made."""
+    models = {mixer: byte_models.config(mixer, design.size).to_dict() for mixer in MIXERS}
+    text = {part: ByteText(part=part).fingerprint() for part in ("train", "held-out")}
+    return json.loads(json.dumps({**asdict(design), "models": models, "text_sha256": text}))
+
+
+def machine(options: argparse.Namespace) -> dict[str, Any]:
+    """Where and when, in the words of `ssm_kit.results.PROVENANCE`."""
+    on_gpu = options.device == "cuda"
+    return {
+        "commit": options.commit,
+        "date": datetime.date.today().isoformat(),
+        "gpu": torch.cuda.get_device_name() if on_gpu else None,
+        "torch": torch.__version__,
+        "triton": importlib.metadata.version("triton") if on_gpu else None,
+    }
+
+
+def only_kernels() -> None:
+    """A slower operator in place of a GPU kernel is an error: what is measured must be the kernels."""
+    warnings.filterwarnings("error", message=".*no GPU kernel", category=RuntimeWarning)
+
+
+def _complete(runs: list[Run], options: argparse.Namespace, deadline: float) -> list[dict[str, Any]]:
+    """The records of these runs; those that have no file are trained. SystemExit says what is missing, and why."""
+    done = finished(runs, options.folder)
+    waiting = [run for run in runs if run.key not in done]
+    options.folder.mkdir(parents=True, exist_ok=True)
+    task = partial(_train_and_write, options=options, deadline=deadline)
+    bar = tqdm(_spread(task, waiting, options.workers), total=len(runs), initial=len(done), unit="run")
+    failures = [failure for failure in bar if failure]
+    if failures:
+        raise SystemExit("\n".join(failures))
+    return list(finished(runs, options.folder).values())
+
+
+def _spread(task: Any, runs: list[Run], workers: int) -> Iterator[str | None]:
+    if workers == 1 or len(runs) < 2:
+        yield from map(task, runs)
+        return
+    with multiprocessing.get_context("spawn").Pool(min(workers, len(runs))) as pool:
+        yield from pool.imap_unordered(task, runs)
+
+
+def _train_and_write(run: Run, options: argparse.Namespace, deadline: float) -> str | None:
+    """Train one run and write its file; otherwise say why not."""
+    name = f"{run.labels['mixer']}, learning rate {run.settings.learning_rate}, seed {run.settings.seed}"
+    if time.time() > deadline:
+        return f"{name}: not begun, the time is up"
+    torch.set_num_threads(1)
+    only_kernels()
+    try:
+        record = {**train(run, options.device), "made": machine(options)}
+    except Exception:  # one run's failure is not that of the others
+        return f"{name}: {traceback.format_exc()}"
+    write_atomically(options.folder / f"{run.key}.json", json.dumps(record) + "\n")
+    return None
+
+
+def between(losses: list[float | None], ends: list[int]) -> list[float | None]:
+    """The mean of the training losses up to each end, from the one before; None where one is no number."""
+    means: list[float | None] = []
+    for start, end in zip([0, *ends], ends, strict=False):
+        part = [loss for loss in losses[start:end] if loss is not None]
+        means.append(sum(part) / len(part) if len(part) == end - start else None)
+    return means
