@@ -54,7 +54,9 @@ def _rows(pointer, stride: tl.constexpr, t, length, columns, inside, ROWS: tl.co
 
 
 @triton.jit
-def _window(x, stride: tl.constexpr, initial, sequence, begin, t, channels: tl.constexpr, columns, inside, WIDTH: tl.constexpr):
+def _window(
+    x, stride: tl.constexpr, initial, sequence, begin, t, channels: tl.constexpr, columns, inside, WIDTH: tl.constexpr
+):
     """The WIDTH - 1 inputs before step t of a sequence; those before its first step come from the initial state."""
     window = ()
     for k in tl.static_range(WIDTH - 1):

@@ -25,25 +25,27 @@ unsupported = unsupported_dtype
 
 
 class Plan(NamedTuple):
-    """How a scan is cut: programs of `warps` warps, `block` channels, `rows` steps at a time, time in `segments`."""
+    """How a scan is cut: tiles of `rows` steps, `vector` channels to each of 32 threads, time in `segments`."""
 
     rows: int
-    block: int
-    warps: int
+    vector: int
     segments: int
     segment_length: int
-    ahead: bool = False
+
+    @property
+    def block(self) -> int:
+        return 32 * self.vector
 
 
 def plan(a: Tensor, gradient: bool) -> Plan:
     """The cut for a (B, L, D): a line of 128 bytes to a warp, and time in segments where the sequences are few."""
     batch, length, channels = a.shape
-    rows, block = 16, 64
-    programs = batch * triton.cdiv(channels, block)
+    rows, vector = 16, 2
+    programs = batch * triton.cdiv(channels, 32 * vector)
     wanted = 4 * torch.cuda.get_device_properties(a.device).multi_processor_count
     segments = max(1, min(wanted // programs, length // 512))
     segment_length = triton.cdiv(triton.cdiv(length, segments), rows) * rows
-    return Plan(rows, block, 1, triton.cdiv(length, segment_length), segment_length)
+    return Plan(rows, vector, triton.cdiv(length, segment_length), segment_length)
 
 
 def forward(a: Tensor, b: Tensor, initial: Tensor | None, reverse: bool) -> tuple[Tensor, Tensor]:
@@ -74,25 +76,23 @@ def launch(
     initial = None if initial is None else initial.contiguous()
     sizes = (length, cut.segments, cut.segment_length, a.stride(0), b.stride(0))
     known = {"channels": channels, "a_time": a.stride(1), "b_time": b.stride(1), "STEP": step}
-    known |= {"ROWS": cut.rows, "BLOCK": cut.block, "num_warps": cut.warps}
+    known |= {"ROWS": cut.rows, "VECTOR": cut.vector, "BLOCK": cut.block, "num_warps": 1}
     programs = batch * triton.cdiv(channels, cut.block)
     products = lasts = None
     with torch.cuda.device_of(a):
         if cut.segments > 1:
             products, lasts = final.new_empty((2, batch, cut.segments - 1, channels)).unbind()
             shift = int(gradient[0] is not None)
-            _kernels.summarize[(programs * (cut.segments - 1),)](
-                a, b, products, lasts, *sizes, SHIFT=shift, **known
-            )
-        _kernels.scan[(programs * cut.segments,)](a, b, initial, products, lasts, h, final, *gradient, *sizes, AHEAD=cut.ahead, **known)
+            _kernels.summarize[(programs * (cut.segments - 1),)](a, b, products, lasts, *sizes, SHIFT=shift, **known)
+        _kernels.scan[(programs * cut.segments,)](a, b, initial, products, lasts, h, final, *gradient, *sizes, **known)
 
 
 _forward = torch.library.custom_op(
-    "ssm_kit::first_order_scan_forward", forward, mutates_args=(), device_types="cuda",
+    "ssm_kit::first_order_scan_forward", forward, mutates_args=(),
     schema="(Tensor a, Tensor b, Tensor? initial, bool reverse) -> (Tensor, Tensor)",
 )  # fmt: skip
 _backward = torch.library.custom_op(
-    "ssm_kit::first_order_scan_backward", backward, mutates_args=(), device_types="cuda",
+    "ssm_kit::first_order_scan_backward", backward, mutates_args=(),
     schema="(Tensor a, Tensor h, Tensor? initial, Tensor dh, Tensor dfinal, bool reverse) -> (Tensor, Tensor, Tensor)",
 )  # fmt: skip
 
