@@ -35,7 +35,8 @@ def train(
 ) -> list[dict[str, float]]:
     """Train a model on a task, in place; continue where the folder's newest checkpoint is, if there is one.
 
-    On a CPU the same arguments and initial weights give the same bits, however often the run was stopped and resumed.
+    On a CPU the same arguments and initial weights give the same bits, however often the run was stopped and resumed:
+    torch's random numbers are seeded here and kept in the checkpoints, and the batch of a step depends on its number.
 
     Args:
         model: `model(inputs)` gives logits (B, L, V), alone or first of a tuple, for inputs (B, L) int64. It is
@@ -83,7 +84,7 @@ def evaluate(
 ) -> dict[str, float]:
     """Loss, accuracy (both as in `train`) and exact (the share of examples without any mistake) on fresh examples.
 
-    The model is put into evaluation mode for it, and back.
+    The model is put into evaluation mode for it, and back. With "fsdp", all processes must call it.
     """
     device, before = _device(model), model.training
     total = torch.zeros(4, dtype=torch.float64, device=device)

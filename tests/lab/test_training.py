@@ -243,9 +243,10 @@ def test_recall_is_learned():
     """A short form of experiments/mqar_cpu.py, which goes to 99 % of 8 pairs; guessing among 3 values finds 1/3."""
     torch.manual_seed(1)
     task = MQAR(length=16, pairs=3, vocab_size=16, random_filler=False)
-    block = {"layer": "Mamba2", "d_state": 16, "headdim": 32, "chunk_size": 16}
+    memory = {"dt_min": 0.1, "dt_max": 1.0, "A_init_range": (0.05, 1.0)}  # of some steps, as the task needs
+    block = {"layer": "Mamba2", "d_state": 16, "headdim": 32, "chunk_size": 16, **memory}
     config = ModelConfig(vocab_size=16, d_model=32, pattern="MM", blocks={"M": block}, embedding_scale=50.0)
-    settings = Settings(steps=250, batch_size=32, learning_rate=2e-2, warmup=10, seed=1)
+    settings = Settings(steps=150, batch_size=32, learning_rate=2e-2, warmup=10, seed=1)
     model, _ = run(model=LanguageModel(config), task=task, settings=settings)
     assert evaluate(model, task)["accuracy"] > 0.6
 
