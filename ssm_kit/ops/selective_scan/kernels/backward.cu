@@ -17,7 +17,7 @@ __device__ __forceinline__ int my_order() { return threadIdx.x % 32 / LANES % OR
 
 struct Tile {
     Steps steps;                         // (dt, dt x) in; (d(dt), d(dt x)) out
-    float y[STEPS][CHANNELS];            // gradient of y before skip and gate in; y out
+    float y[STEPS][CHANNELS + 8];        // gradient of y before skip and gate in; y out
     float B[ORDERS][STEPS * N + 16], C[ORDERS][STEPS * N + 16];  // a copy in each order; + 16 keeps them off each other's banks
     // Of each part and warp: its threads' states before the part; later, its sums dB and dC over channels [PART][2][N].
     float part[PARTS][WARPS][PART_SIZE];
@@ -182,6 +182,9 @@ __device__ __forceinline__ void back(const float (&a)[K][NS], int part, const Ti
                                      const float (&e)[PART][K][NS], float (&r)[K][NS], float (&dA)[K][NS],
                                      float (&dstep)[PART * K * 2], float (&dBC)[PART * 2 * NS]) {
     const int lane = threadIdx.x % LANES, channel = threadIdx.x / LANES * K, order = threadIdx.x % 32 / LANES % ORDERS;
+#ifdef REREAD
+    asm volatile("" : "+r"(part));  // hides that `forth` has read the same: read it again rather than keep it
+#endif
     const float *B = &tile.B[order][lane * NS], *C = &tile.C[order][lane * NS];
 #pragma unroll
     for (int s = PART - 1; s >= 0; --s) {
@@ -228,6 +231,12 @@ template <int COUNT, int WIDTH, int GROUPS> __device__ __forceinline__ void redu
     }
 }
 
+template <int COUNT> __device__ __forceinline__ void store_some(float* to, const float* from) {
+    if constexpr (COUNT == 4) *(float4*)to = *(const float4*)from;
+    else if constexpr (COUNT == 2) *(float2*)to = *(const float2*)from;
+    else *to = *from;
+}
+
 // Sum over the lanes that share channels, or states, and put the sums in place of what they came from.
 __device__ __forceinline__ void write_part(int part, const float (&y)[PART * K], float (&dstep)[PART * K * 2],
                                            float (&dBC)[PART * 2 * NS], Tile& tile) {
@@ -238,15 +247,19 @@ __device__ __forceinline__ void write_part(int part, const float (&y)[PART * K],
     reduce_ordered<PART * 2, NS, ORDERS>(dBC);
     reduce<SUMS, REST, LANES * ORDERS>(dBC, across / ORDERS);
     __syncwarp();  // the others of a channel have read its inputs
+    // What lies together is written at once: y of two channels, both gradients of two channels.
+    constexpr int YS = share(PART * K, LANES), STEPPED = share(PART * K * 2, LANES);
+    constexpr int Y_PIECE = K % 2 == 0 && YS > 1 ? 2 : 1, PIECE = K % 2 == 0 && STEPPED > 2 ? 4 : STEPPED > 1 ? 2 : 1;
 #pragma unroll
-    for (int i = 0; i < share(PART * K, LANES); ++i) {
+    for (int i = 0; i < YS; i += Y_PIECE) {
         const int index = first(PART * K, LANES, lane) + i;
-        tile.y[begin + index / K][channel + index % K] = y[i];
+        store_some<Y_PIECE>(&tile.y[begin + index / K][channel + index % K], y + i);
     }
 #pragma unroll
-    for (int i = 0; i < share(PART * K * 2, LANES); ++i) {
+    for (int i = 0; i < STEPPED; i += PIECE) {
         const int index = first(PART * K * 2, LANES, lane) + i, c = channel + index / 2 % K;
-        ((float*)&tile.steps.pair[begin + index / 2 / K][swizzle(c / 2)])[c % 2 * 2 + index % 2] = dstep[i];
+        float* pair = (float*)&tile.steps.pair[begin + index / 2 / K][swizzle(c / 2)] + c % 2 * 2;
+        store_some<PIECE>(pair + index % 2, dstep + i);
     }
 #pragma unroll
     for (int i = 0; i < share(SUMS, REST); ++i) {
@@ -368,7 +381,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) backward(
         for (int part = PARTS - 1; part >= 0; --part) {
             float kept[PART][K][NS], e[PART][K][NS], y[PART * K], dstep[PART * K * 2], dBC[PART * 2 * NS];
             forth(a, part, tile, kept, e, y);
-            asm volatile("" ::: "memory");  // `back` is to read the tile again, not to keep it in registers
             back(a, part, tile, kept, e, r, da, dstep, dBC);
             write_part(part, y, dstep, dBC, tile);
         }

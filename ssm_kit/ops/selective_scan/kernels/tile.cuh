@@ -4,7 +4,7 @@
 __device__ __forceinline__ int swizzle(int unit) { return (unit & ~7) | ((unit ^ (unit >> 3)) & 7); }
 
 struct Steps {
-    float4 pair[STEPS][CHANNELS / 2];
+    float4 pair[STEPS][CHANNELS / 2 + 2];  // + 2: threads that write to four steps at once miss each other's banks
     // The K channels of a scanning thread: first[k] and second[k].
     __device__ __forceinline__ void read(int t, int channel, float (&first)[K], float (&second)[K]) const {
         if constexpr (K == 1) {
