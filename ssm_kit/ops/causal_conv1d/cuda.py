@@ -9,13 +9,14 @@ SiLU was applied to again, and writes x̄, 0.81 GB. At the 4274 GB/s of an H200'
 takes 4 multiply-adds and one exponential a number, backward 12 and one, which is half of that time.
 """
 
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 import triton
 from torch import Tensor
 
-from ssm_kit.ops._autograd import differentiable_once
+from ssm_kit.ops._autograd import custom_operator, with_gradients
 from ssm_kit.ops._gpu import unsupported_dtype, with_dense_channels
 from ssm_kit.ops.causal_conv1d import _kernels
 
@@ -57,12 +58,17 @@ def _launch(cut: Plan, x: Tensor, weight: Tensor, bounds: Tensor | None, silu: b
     return (batch * segments * triton.cdiv(channels, cut.block),), segments, sizes, known
 
 
+def _dense(*tensors: Tensor | None) -> Iterator[Any]:
+    return (tensor if tensor is None else tensor.contiguous() for tensor in tensors)
+
+
 def forward(
     x: Tensor, weight: Tensor, bias: Tensor | None, initial: Tensor | None, bounds: Tensor | None, silu: bool
 ) -> Tensor:
     """y (B, L, D) in the dtype of x."""
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     x, cut = with_dense_channels(x), plan(x, False)
+    weight, bias, initial, bounds = _dense(weight, bias, initial, bounds)
     grid, _, sizes, known = _launch(cut, x, weight, bounds, silu)
     with torch.cuda.device_of(x):
         _kernels.forward[grid](x, weight, bias, initial, bounds, y, *sizes, x.stride(0), **known)
@@ -76,6 +82,7 @@ def backward(
     """The gradients of x (B, L, D) in its dtype, of weight (D, W) and of bias (D,) in float32."""
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     x, dy, cut = with_dense_channels(x), with_dense_channels(dy), plan(x, True)
+    weight, bias, initial, bounds = _dense(weight, bias, initial, bounds)
     grid, segments, sizes, known = _launch(cut, x, weight, bounds, silu)
     batch, _, channels = x.shape
     partials = torch.empty((batch * segments, weight.shape[1] + 1, channels), device=x.device)
@@ -87,24 +94,11 @@ def backward(
     return dx, sums[:-1].T.contiguous(), sums[-1].clone()
 
 
-_forward = torch.library.custom_op(
-    "ssm_kit::causal_conv1d_forward", forward, mutates_args=(),
-    schema="(Tensor x, Tensor weight, Tensor? bias, Tensor? initial, Tensor? bounds, bool silu) -> Tensor",
-)  # fmt: skip
-_backward = torch.library.custom_op(
-    "ssm_kit::causal_conv1d_backward", backward, mutates_args=(),
-    schema="(Tensor x, Tensor weight, Tensor? bias, Tensor? initial, Tensor? bounds, Tensor dy, bool silu)"
-    " -> (Tensor, Tensor, Tensor)",
-)  # fmt: skip
-
-
-@_forward.register_fake
-def _(x: Tensor, *_: Any) -> Tensor:
+def _fake_forward(x: Tensor, *_: Any) -> Tensor:
     return torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
 
-@_backward.register_fake
-def _(x: Tensor, weight: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _fake_backward(x: Tensor, weight: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     return dx, torch.empty_like(weight, dtype=torch.float32), weight.new_empty(len(weight), dtype=torch.float32)
 
@@ -114,17 +108,13 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(*tensors)
 
 
-@differentiable_once
-def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+def _gradients(backward: Callable[..., Any], ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     x, weight, bias, initial, bounds = ctx.saved_tensors
-    dx, dweight, dbias = _backward(x, weight, bias, initial, bounds, dy, ctx.silu)
+    dx, dweight, dbias = backward(x, weight, bias, initial, bounds, dy, ctx.silu)
     dinitial = None
     if ctx.needs_input_grad[3]:
         dinitial = _initial_gradient(x, weight, bias, initial, bounds, dy, ctx.silu)
     return dx, dweight.to(weight.dtype), None if bias is None else dbias.to(bias.dtype), dinitial, None, None
-
-
-_forward.register_autograd(_gradients, setup_context=_save)
 
 
 def _initial_gradient(
@@ -165,12 +155,19 @@ def _steps(x: Tensor, bounds: Tensor | None, offsets: Tensor) -> tuple[Tensor, T
     return steps.clamp(0, length - 1), inside, row
 
 
-def scan(
-    x: Tensor, weight: Tensor, bias: Tensor | None, initial: Tensor | None, bounds: Tensor | None, silu: bool
-) -> Tensor:
-    """`causal_conv1d` without its final state; differentiable once."""
-    y: Tensor = _forward(x, weight.contiguous(), bias, None if initial is None else initial.contiguous(), bounds, silu)
-    return y
+_FORWARD = custom_operator(
+    "causal_conv1d_forward",
+    "(Tensor x, Tensor weight, Tensor? bias, Tensor? initial, Tensor? bounds, bool silu) -> Tensor",
+    forward, _fake_forward,
+)  # fmt: skip
+_BACKWARD = custom_operator(
+    "causal_conv1d_backward",
+    "(Tensor x, Tensor weight, Tensor? bias, Tensor? initial, Tensor? bounds, Tensor dy, bool silu)"
+    " -> (Tensor, Tensor, Tensor)",
+    backward, _fake_backward,
+)  # fmt: skip
+scan = with_gradients(forward, backward, (_FORWARD, _BACKWARD), _save, _gradients)
+"""(x, weight, bias, initial_state, cu_seqlens, silu) -> y: `causal_conv1d` without its final state."""
 
 
 def final_state(x: Tensor, initial: Tensor | None, bounds: Tensor | None, width: int) -> Tensor:
@@ -190,7 +187,7 @@ def final_state(x: Tensor, initial: Tensor | None, bounds: Tensor | None, width:
 
 def step(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor, silu: bool) -> tuple[Tensor, Tensor]:
     """`causal_conv1d_step` in one launch; without gradients."""
-    x, weight, state = (tensor.contiguous() for tensor in (x, weight, state))
+    x, weight, bias, state = _dense(x, weight, bias, state)
     (batch, channels), width = x.shape, weight.shape[1]
     y, following = torch.empty_like(x), torch.empty_like(state, dtype=torch.float32)
     with torch.cuda.device_of(x):

@@ -11,13 +11,14 @@ writes ā, b̄, 2.68 GB. At the 4274 GB/s of an H200's copy: 0.377 and 0.628 ms;
 per number, take a hundredth of it. Segments read a and b twice, five transfers in place of three.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 import triton
 from torch import Tensor
 
-from ssm_kit.ops._autograd import differentiable_once
+from ssm_kit.ops._autograd import custom_operator, with_gradients
 from ssm_kit.ops._gpu import unsupported_dtype, with_dense_channels
 from ssm_kit.ops.first_order_scan import _kernels
 
@@ -87,26 +88,12 @@ def launch(
         _kernels.scan[(programs * cut.segments,)](a, b, initial, products, lasts, h, final, *gradient, *sizes, **known)
 
 
-_forward = torch.library.custom_op(
-    "ssm_kit::first_order_scan_forward", forward, mutates_args=(),
-    schema="(Tensor a, Tensor b, Tensor? initial, bool reverse) -> (Tensor, Tensor)",
-)  # fmt: skip
-_backward = torch.library.custom_op(
-    "ssm_kit::first_order_scan_backward", backward, mutates_args=(),
-    schema="(Tensor a, Tensor h, Tensor? initial, Tensor dh, Tensor dfinal, bool reverse) -> (Tensor, Tensor, Tensor)",
-)  # fmt: skip
-
-
-@_forward.register_fake
-def _(a: Tensor, b: Tensor, initial: Tensor | None, reverse: bool) -> tuple[Tensor, Tensor]:
+def _fake_forward(a: Tensor, b: Tensor, initial: Tensor | None, reverse: bool) -> tuple[Tensor, Tensor]:
     h = torch.empty(a.shape, dtype=torch.promote_types(a.dtype, b.dtype), device=a.device)
     return h, h.new_empty((h.shape[0], h.shape[2]), dtype=torch.float32)
 
 
-@_backward.register_fake
-def _(
-    a: Tensor, h: Tensor, initial: Tensor | None, dh: Tensor, dfinal: Tensor, reverse: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+def _fake_backward(a: Tensor, h: Tensor, initial: Tensor | None, dh: Tensor, dfinal: Tensor, reverse: bool) -> Any:
     return torch.empty_like(a, memory_format=torch.contiguous_format), torch.empty_like(h), torch.empty_like(dfinal)
 
 
@@ -116,20 +103,23 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
     ctx.b_dtype = b.dtype
 
 
-@differentiable_once
-def _gradients(ctx: Any, dh: Tensor, dfinal: Tensor) -> tuple[Tensor | None, ...]:
+def _gradients(backward: Callable[..., Any], ctx: Any, dh: Tensor, dfinal: Tensor) -> tuple[Tensor | None, ...]:
     a, h, initial = ctx.saved_tensors
-    da, db, dinitial = _backward(a, h, initial, dh, dfinal, ctx.reverse)
+    da, db, dinitial = backward(a, h, initial, dh, dfinal, ctx.reverse)
     return da, db.to(ctx.b_dtype), None if initial is None else dinitial.to(initial.dtype), None
 
 
-_forward.register_autograd(_gradients, setup_context=_save)
-
-
-def scan(a: Tensor, b: Tensor, initial_state: Tensor | None, reverse: bool) -> tuple[Tensor, Tensor]:
-    """`first_order_scan` with its final state; differentiable once."""
-    h, final = _forward(a, b, initial_state, reverse)
-    return h, final
+_FORWARD = custom_operator(
+    "first_order_scan_forward", "(Tensor a, Tensor b, Tensor? initial, bool reverse) -> (Tensor, Tensor)",
+    forward, _fake_forward,
+)  # fmt: skip
+_BACKWARD = custom_operator(
+    "first_order_scan_backward",
+    "(Tensor a, Tensor h, Tensor? initial, Tensor dh, Tensor dfinal, bool reverse) -> (Tensor, Tensor, Tensor)",
+    backward, _fake_backward,
+)  # fmt: skip
+scan = with_gradients(forward, backward, (_FORWARD, _BACKWARD), _save, _gradients)
+"""(a, b, initial_state, reverse) -> (h, final state): `first_order_scan` on the kernels; differentiable once."""
 
 
 def step(a: Tensor, b: Tensor, state: Tensor) -> Tensor:
