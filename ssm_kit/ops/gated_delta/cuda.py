@@ -19,6 +19,8 @@ _FORWARD = {"BV": 64, "num_warps": 4, "STAGES": 2}
 _BACKWARD = {"BV": 128, "num_warps": 8, "STAGES": 2}
 _GRADIENTS = {"BK": 64, "BV": 64, "num_warps": 4, "STAGES": 2}
 _STEP = {"BV": 64, "num_warps": 4}
+_TIGHT = {"BV": 32, "num_warps": 8, "STAGES": 1}
+"""In place of these where shared memory or registers are short: other GPUs than A100, H100 and later, wide keys."""
 
 
 def unsupported(*tensors: Tensor | None, width: int) -> str | None:
@@ -67,6 +69,7 @@ class _Plan(NamedTuple):
     precision: str
     tma: bool  # tiles come through Hopper's copy engine
     segments: int  # parts of every sequence that walk at once
+    tight: bool  # shared memory is short
 
     @property
     def slots(self) -> int:
@@ -95,7 +98,8 @@ def _plan(q: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> _Plan:
     tma = capability >= (9, 0) and not packed and K * q.itemsize % 16 == 0 and V * q.itemsize % 16 == 0
     chunk = 32 if single else 64
     segments = _segments(length // chunk // (sequences if packed else 1), sequences * HV * triton.cdiv(V, 64), K, q)
-    return _Plan(sequences, length, H, HV, K, V, chunk, packed, precision, tma, segments)
+    tight = K * q.itemsize > 256 or not (capability == (8, 0) or capability >= (9, 0))
+    return _Plan(sequences, length, H, HV, K, V, chunk, packed, precision, tma, segments, tight)
 
 
 def _segments(chunks: int, programs: int, K: int, q: Tensor) -> int:
@@ -168,7 +172,7 @@ def _walk(
 
 def _run_forward(q, k, v, g, beta, initial, bounds, scale, keep):
     plan = _plan(q, v, bounds)
-    C, kinds, how = plan.chunk, _kinds(plan, beta), _slice(plan, _FORWARD)
+    C, kinds, how = plan.chunk, _kinds(plan, beta), _fit(plan, _FORWARD)
     (q, stride_q), (k, stride_k), (v, stride_v) = _rows(q), _rows(k), _rows(v)
     (g, stride_g), (beta, stride_beta) = ((None, 0) if x is None else _rows(x) for x in (g, beta))
     o, final, scores, resolvent, factors, across, corrected, states = _outputs(plan, q, v, beta, keep)
@@ -201,13 +205,18 @@ def _outputs(plan: _Plan, q: Tensor, v: Tensor, beta: Tensor | None, keep: bool)
     )
 
 
-def _slice(plan: _Plan, how: dict[str, int]) -> dict[str, int]:
-    return how | {"BV": min(how["BV"], max(16, triton.next_power_of_2(plan.V)))}
+def _fit(plan: _Plan, how: dict[str, int]) -> dict[str, int]:
+    """How a kernel is cut and run, fit to the sizes."""
+    how = how | _TIGHT if plan.tight else dict(how)
+    how["BV"] = min(how["BV"], max(16, triton.next_power_of_2(plan.V)))
+    if "BK" in how:
+        how["BK"] = min(how["BK"], 32 if plan.tight else how["BK"], plan.padded)
+    return how
 
 
 def _run_backward(do, dfinal, q, k, v, g, beta, bounds, scale, scores, resolvent, factors, across, corrected, states):
     plan = _plan(q, v, bounds)
-    C, kinds, how = plan.chunk, _kinds(plan, beta), _slice(plan, _BACKWARD)
+    C, kinds, how = plan.chunk, _kinds(plan, beta), _fit(plan, _BACKWARD)
     do, dfinal = do.contiguous(), dfinal.contiguous()
     (q, stride_q), (k, stride_k) = _rows(q), _rows(k)
     dinitial, dv, dstates = torch.empty_like(dfinal), q.new_empty(v.shape), torch.empty_like(states)
@@ -226,8 +235,7 @@ def _run_backward(do, dfinal, q, k, v, g, beta, bounds, scale, scores, resolvent
 
 def _gradients_inside(plan, q, k, g, beta, bounds, scale, factors, corrected, states, do, dy, dstates):
     (q, stride_q), (k, stride_k), (g, stride_g) = _rows(q), _rows(k), (None, 0) if g is None else _rows(g)
-    how = _slice(plan, _GRADIENTS)
-    how["BK"] = min(how["BK"], plan.padded)
+    how = _fit(plan, _GRADIENTS)
     parts, steps = triton.cdiv(plan.K, how["BK"]), do.shape[:3]
     dq, dk = q.new_empty(*steps, plan.K), q.new_empty(*steps, plan.K)
     dg = q.new_empty((parts, *steps) if g is not None else (0,), dtype=torch.float32)
