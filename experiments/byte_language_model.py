@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from experiments import byte_runs
+from experiments import byte_runs, machine
 from experiments.lane import EAGER_STEPS, Lane
 from experiments.sweep import Run
 
@@ -30,7 +30,7 @@ def main() -> None:
     """The command line."""
     design, options = byte_runs.arguments(WHAT)
     rates, searched, final = byte_runs.complete(design, options)
-    byte_runs.only_kernels()
+    machine.only_kernels()
     records = [*searched, *final]
     data = {
         "learning_rate": rates,
@@ -43,7 +43,7 @@ def main() -> None:
         "settings": byte_runs.settings(design) | {"wall_s": "sum over runs, several at a time"},
         "data": data,
     }
-    byte_runs.write(options.out, SCRIPT, WHAT, [record["made"] for record in records], parts)
+    machine.write(options.out, SCRIPT, WHAT, [record["made"] for record in records], parts)
 
 
 def measure(run: Run, device: str) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def measure(run: Run, device: str) -> dict[str, Any]:
     lane = Lane(run.model, run.task, run.settings, device)
     for _ in range(EAGER_STEPS + 1):
         lane.advance()
-    byte_runs.wait(device)
+    machine.wait(device)
     tokens = steps * run.settings.batch_size * run.task.length
     speeds = [tokens / _seconds(lane, steps, device) for _ in range(REPEATS)]
     return {
@@ -72,7 +72,7 @@ def _seconds(lane: Lane, steps: int, device: str) -> float:
     start = time.perf_counter()
     for _ in range(steps):
         lane.advance()
-    byte_runs.wait(device)
+    machine.wait(device)
     return time.perf_counter() - start
 
 

@@ -11,15 +11,11 @@ interrupted is trained anew.
 """
 
 import argparse
-import datetime
-import importlib.metadata
 import json
 import math
-import subprocess
 import tempfile
 import time
 import traceback
-import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
@@ -30,13 +26,12 @@ import torch
 from torch import multiprocessing
 from tqdm import tqdm
 
-from experiments import byte_models
+from experiments import byte_models, machine
 from experiments.byte_design import FULL, SMOKE, Design, chosen
 from experiments.byte_evaluation import loss_by_context
 from experiments.byte_models import MIXERS
 from experiments.lane import Lane
 from experiments.sweep import Run, finished
-from ssm_kit import results
 from ssm_kit.lab import ByteText
 from ssm_kit.lab.checkpoint import write_atomically
 
@@ -56,7 +51,7 @@ def train(run: Run, device: str) -> dict[str, Any]:
     for until in sorted({max(1, round(look * settings.steps)) for look in (LOOKS if final else LOOKS[-1:])}):
         while lane.step < until:
             lane.advance()
-        wait(device)
+        machine.wait(device)
         held_out.append([until, evaluate(lane.model, (run.task.length // 2,))[0]])
     trained = time.perf_counter()
     by_context = evaluate(lane.model, labels["contexts"]) if final else []
@@ -68,12 +63,6 @@ def train(run: Run, device: str) -> dict[str, Any]:
         "by_context": by_context,
         "seconds": [round(trained - start, 2), round(time.perf_counter() - trained, 2)],
     }
-
-
-def wait(device: str) -> None:
-    """Until all work on the device is done."""
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 def complete(design: Design, options: argparse.Namespace) -> tuple[dict[str, float], list[dict], list[dict]]:
@@ -112,30 +101,13 @@ def rounded(loss: float | None) -> float | None:
 
 def arguments(what: str) -> tuple[Design, argparse.Namespace]:
     """The command line that both scripts have, and the design that it asks for."""
-    parser = argparse.ArgumentParser(description=what)
-    parser.add_argument("--smoke", action="store_true", help="a small size, for a look and for tests")
+    parser = machine.arguments(what)
     parser.add_argument("--folder", type=Path, help="one JSON file per finished run; without it they are not kept")
-    parser.add_argument("--out", type=Path, help="the result's JSON file")
     parser.add_argument("--workers", type=int, default=1, help="processes that share the machine")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after that")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--commit", help="the code's commit, where git is not at hand")
     options = parser.parse_args()
-    options.commit = options.commit or subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
     options.folder = options.folder or Path(tempfile.mkdtemp())
     return SMOKE if options.smoke else FULL, options
-
-
-def write(out: Path | None, script: str, what: str, made: list[dict], parts: dict[str, Any]) -> None:
-    """Check a result and write it; `made` tells of the machines of all runs, `parts` has wall_s, settings and data."""
-    for entry in ("gpu", "torch", "triton"):
-        if len(found := {machine[entry] for machine in made}) > 1:
-            raise SystemExit(f"expected runs of one {entry}; got {sorted(map(str, found))}")
-    newest = max(made, key=lambda machine: machine["date"])
-    result = {"what": what, "script": script, **newest, **parts}
-    results.validate(result, script)
-    if out is not None:
-        write_atomically(out, json.dumps(result, indent=1) + "\n")
 
 
 def settings(design: Design) -> dict[str, Any]:
@@ -143,23 +115,6 @@ def settings(design: Design) -> dict[str, Any]:
     models = {mixer: byte_models.config(mixer, design.size).to_dict() for mixer in MIXERS}
     text = {part: ByteText(part=part).fingerprint() for part in ("train", "held-out")}
     return json.loads(json.dumps({**asdict(design), "models": models, "text_sha256": text}))
-
-
-def machine(options: argparse.Namespace) -> dict[str, Any]:
-    """Where and when, in the words of `ssm_kit.results.PROVENANCE`."""
-    on_gpu = options.device == "cuda"
-    return {
-        "commit": options.commit,
-        "date": datetime.date.today().isoformat(),
-        "gpu": torch.cuda.get_device_name() if on_gpu else None,
-        "torch": torch.__version__,
-        "triton": importlib.metadata.version("triton") if on_gpu else None,
-    }
-
-
-def only_kernels() -> None:
-    """A slower operator in place of a GPU kernel is an error: what is measured must be the kernels."""
-    warnings.filterwarnings("error", message=".*no GPU kernel", category=RuntimeWarning)
 
 
 def _complete(runs: list[Run], options: argparse.Namespace, deadline: float) -> list[dict[str, Any]]:
@@ -189,9 +144,9 @@ def _train_and_write(run: Run, options: argparse.Namespace, deadline: float) -> 
     if time.time() > deadline:
         return f"{name}: not begun, the time is up"
     torch.set_num_threads(1)
-    only_kernels()
+    machine.only_kernels()
     try:
-        record = {**train(run, options.device), "made": machine(options)}
+        record = {**train(run, options.device), "made": machine.provenance(options)}
     except Exception:  # one run's failure is not that of the others
         return f"{name}: {traceback.format_exc()}"
     write_atomically(options.folder / f"{run.key}.json", json.dumps(record) + "\n")

@@ -11,7 +11,7 @@ text. The learning rate is the one that was best at the length of training.
 
 from typing import Any
 
-from experiments import byte_runs
+from experiments import byte_runs, machine
 
 WHAT = "Loss in nats of the same held-out bytes against how much text before them the model reads, trained on 512 bytes"
 SCRIPT = "experiments/length_generalisation.py"
@@ -27,7 +27,7 @@ def main() -> None:
         "settings": byte_runs.settings(design) | {"wall_s": "evaluation alone, sum over runs, several at a time"},
         "data": {"learning_rate": rates, "runs": [row(record) for record in final]},
     }
-    byte_runs.write(options.out, SCRIPT, WHAT, [record["made"] for record in final], parts)
+    machine.write(options.out, SCRIPT, WHAT, [record["made"] for record in final], parts)
 
 
 def row(record: dict[str, Any]) -> dict[str, Any]:
