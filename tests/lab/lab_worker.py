@@ -1,7 +1,7 @@
 """One training run in a process of its own, to be killed, resumed, or started several times by torchrun.
 
-python worker.py FOLDER                     one process
-torchrun ... worker.py FOLDER ddp fsdp      several, into FOLDER/ddp and FOLDER/fsdp
+python lab_worker.py FOLDER                     one process
+torchrun ... lab_worker.py FOLDER ddp fsdp      several, into FOLDER/ddp and FOLDER/fsdp
 """
 
 import sys

@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed
+from lab_worker import EVERY, SETTINGS, TASK, small_model
 from torch import nn
 
 from ssm_kit.lab import MQAR, Settings, checkpoint, parallel, train
-
-sys.path.insert(0, str(Path(__file__).parent))
-from worker import EVERY, SETTINGS, TASK, small_model
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="torch without gloo")
 
@@ -35,7 +33,7 @@ def together(tmp_path_factory):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     torchrun = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1", f"--master-port={port}"]
-    worker = Path(__file__).with_name("worker.py")
+    worker = Path(__file__).with_name("lab_worker.py")
     # The loopback interface: a machine's own name is not always one that it can resolve.
     environment = {
         **os.environ,
