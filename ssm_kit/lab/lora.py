@@ -25,8 +25,12 @@ def add_lora(model: nn.Module, targets: Iterable[str], *, rank: int = 8, alpha: 
 
     Raises:
         ValueError: rank < 1, or a target that names no `nn.Linear` of the model.
+        ImportError: without peft.
     """
-    from peft import LoraConfig, inject_adapter_in_model  # seconds to import, and only needed here
+    try:
+        from peft import LoraConfig, inject_adapter_in_model  # seconds to import, and only needed here
+    except ImportError as error:
+        raise ImportError('add_lora needs peft: pip install "ssm_kit[lab]"') from error
 
     targets = list(targets)
     require(rank >= 1, "rank", "at least 1", rank)

@@ -89,7 +89,7 @@ def test_loss_counts_only_what_is_asked():
 def test_killed_at_a_random_step_and_resumed_the_bits_are_the_same(uninterrupted, tmp_path):
     """kill -9, wherever the process happens to be: computing, logging or writing a checkpoint."""
     expected, records, _ = uninterrupted
-    step = random.Random().randrange(1, SETTINGS.steps - 2)
+    step = random.Random().randrange(1, SETTINGS.steps // 2)  # a slow machine has time left to kill it
     print("killed after step", step)  # shown if the test fails
     command = [sys.executable, str(Path(__file__).with_name("lab_worker.py")), str(tmp_path)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:

@@ -1,5 +1,7 @@
 """LoRA on chosen linear layers: it starts as the model was, trains little, and can be merged."""
 
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -79,3 +81,9 @@ def test_training_changes_the_additions_only_and_merging_keeps_the_function(mode
 def test_bad_arguments_are_named(model, targets, rank, message):
     with pytest.raises(ValueError, match=message):
         add_lora(model, targets, rank=rank)
+
+
+def test_without_peft_it_says_what_to_install(model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(ImportError, match=r"add_lora needs peft: pip install \"ssm_kit\[lab\]\""):
+        add_lora(model, ["in_proj"])
