@@ -11,11 +11,11 @@ def step(
 ):  # fmt: skip
     """One memory (batch entry and value head), a slice of BV values: S ← α S, S ← S + k (β (v − Sᵀ k))ᵀ, o = Sᵀ q.
 
-    Grid (slices, B · HV). q, k (B, H, K), v, o (B, HV, V), g, beta (B, HV) or None, states (B, HV, K, V) float32; with
+    Grid (B · HV, slices). q, k (B, H, K), v, o (B, HV, V), g, beta (B, HV) or None, states (B, HV, K, V) float32; with
     UNIT, queries and keys are divided by their length first.
     """
-    row = tl.program_id(1).to(tl.int64)
-    keys, values = tl.arange(0, K_PAD), tl.program_id(0) * BV + tl.arange(0, BV)
+    row = tl.program_id(0).to(tl.int64)
+    keys, values = tl.arange(0, K_PAD), tl.program_id(1) * BV + tl.arange(0, BV)
     shared = (row // HV * H + row % HV // (HV // H)) * K
     place = row * K * V + keys[:, None] * V + values[None, :]
     mask = (keys < K)[:, None] & (values < V)[None, :]
