@@ -15,13 +15,14 @@ bytes, matrix FLOPs or exponentials take at the rates measured in the same run.
 """
 
 import argparse
+import fcntl
 import json
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from torch import Tensor
 
 from benchmarks import gpu_attention
 from benchmarks.gpu_case import Case, Contender, Tensors
-from benchmarks.gpu_cases import PARTS
+from benchmarks.gpu_cases import PARTS, generator
 from benchmarks.gpu_measure import Ceilings, ceilings, milliseconds, relative_error
 from experiments.record import SEED, provenance
 
@@ -67,7 +68,6 @@ def error_of(case: Case, contender: Contender, gradients: bool) -> float | str:
 
 def check(part: str) -> list[dict[str, float | str]]:
     """For every case of a part and both passes: contender's name -> error, or what it raised."""
-    torch.manual_seed(SEED)
     return [
         {contender.name: error_of(case, contender, gradients) for contender in case.contenders}
         for case in PARTS[part]() for gradients in passes(case)
@@ -95,21 +95,25 @@ def timed(case: Case, contender: Contender, gradients: bool) -> dict[str, Any]:
         with torch.no_grad():
             return milliseconds(lambda: [contender.run(**tensors) for tensors in sets], copies)
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in sets[0].items()}
-    first = contender.run(**leaves)
-    noise = torch.randn_like(first[0] if isinstance(first, tuple) else first)
+    with torch.no_grad():
+        noise = torch.randn(output(contender, leaves).shape, generator=generator(), device="cuda").to(case.dtype)
 
     def both() -> Any:
-        y = contender.run(**leaves)
-        return torch.autograd.grad(y[0] if isinstance(y, tuple) else y, list(leaves.values()), noise)
+        return torch.autograd.grad(output(contender, leaves), list(leaves.values()), noise)
 
     return milliseconds(both)
 
 
-def measure(part: str, errors: list[dict[str, float | str]], ceiling: Ceilings) -> list[dict[str, Any]]:
-    """The rows of a part; a contender without a time has "refused" in its place."""
-    torch.manual_seed(SEED)
-    rows = []
-    keys = [(case, gradients) for case in PARTS[part]() for gradients in passes(case)]
+def output(contender: Contender, tensors: Tensors) -> Tensor:
+    y = contender.run(**tensors)
+    return y[0] if isinstance(y, tuple) else y
+
+
+def measure(
+    cases: list[Case], errors: list[dict[str, float | str]], ceiling: Ceilings
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """The rows of some cases; a contender without a time has "refused" in its place."""
+    keys = [(case, gradients) for case in cases for gradients in passes(case)]
     for (case, gradients), found in zip(keys, errors, strict=True):
         work = case.forward + case.backward if gradients and case.backward else case.forward
         floor, by = ceiling.floor(work)
@@ -118,9 +122,8 @@ def measure(part: str, errors: list[dict[str, float | str]], ceiling: Ceilings) 
         for contender in case.contenders:
             row[contender.name] = entry(case, contender, gradients, found[contender.name])
             torch.cuda.empty_cache()
-        rows.append(row)
         print(line(row), flush=True)
-    return rows
+        yield row
 
 
 def entry(case: Case, contender: Contender, gradients: bool, error: float | str) -> dict[str, Any]:
@@ -156,13 +159,20 @@ def work_as_child(part: str, stage: str, folder: Path) -> None:
     """What a process of its own does: check or time one part, and leave the result in the folder."""
     warnings.simplefilter("ignore")
     if stage == "check":
-        found: Any = check(part)
-    elif part == ATTENTION:
-        scans = [case for name in gpu_attention.SCANS for case in PARTS[name]()[:1]]
-        found = gpu_attention.measure([trusted(case, read(folder, "check", case.operator)) for case in scans])
-    else:
-        found = measure(part, read(folder, "check", part), Ceilings(**read(folder, "ceilings", "all")))
-    (folder / f"{stage}-{part}.json").write_text(json.dumps(found))
+        write(folder, stage, part, check(part))
+        return
+    scans = [case for name in gpu_attention.SCANS for case in PARTS[name]()[:1]] if part == ATTENTION else []
+    cases = scans or PARTS[part]()
+    with (folder / "turn").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)  # everything is imported by now; one process at a time has the GPU
+        if part == ATTENTION:
+            trusted_scans = [trusted(case, read(folder, "check", case.operator)) for case in scans]
+            write(folder, stage, part, gpu_attention.measure(trusted_scans))
+            return
+        rows: list[dict[str, Any]] = []
+        for row in measure(cases, read(folder, "check", part), Ceilings(**read(folder, "ceilings", "all"))):
+            rows.append(row)
+            write(folder, stage, part, rows)
 
 
 def trusted(case: Case, errors: list[dict[str, float | str]]) -> Case:
@@ -175,18 +185,36 @@ def read(folder: Path, stage: str, part: str) -> Any:
     return json.loads((folder / f"{stage}-{part}.json").read_text())
 
 
-def measure_all(parts: list[str], folder: Path) -> dict[str, Any]:
-    """Check all parts side by side, then time them one after the other."""
-    checks = [child(part, "check", folder) for part in parts if part != ATTENTION]
-    for process in checks:
-        process.wait()
+def write(folder: Path, stage: str, part: str, found: Any) -> None:
+    """Under another name first: whoever reads it finds all of it or none."""
+    half = folder / f"{stage}-{part}.half"
+    half.write_text(json.dumps(found))
+    half.rename(folder / f"{stage}-{part}.json")
+
+
+def wait(processes: list[subprocess.Popen[bytes]], until: float) -> None:
+    """Wait for them, and end those that are not done by then."""
+    for process in processes:
+        try:
+            process.wait(max(0.1, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def measure_all(parts: list[str], folder: Path, seconds: float) -> dict[str, Any]:
+    """Check all parts side by side, then time them one after the other; what is not done in time is left out."""
+    start = time.monotonic()
+    # Attention is timed beside operators that have passed their check.
+    operators = [part for part in parts if part != ATTENTION]
+    checked = {*operators, *(gpu_attention.SCANS if ATTENTION in parts else ())}
+    wait([child(part, "check", folder) for part in checked], start + seconds / 2)
     found = ceilings()
     torch.cuda.empty_cache()
-    (folder / "ceilings-all.json").write_text(json.dumps(vars(found)))
-    for part in parts:
-        child(part, "time", folder).wait()
+    write(folder, "ceilings", "all", vars(found))
+    wait([child(part, "time", folder) for part in parts], start + seconds)
     done = [part for part in parts if (folder / f"time-{part}.json").exists()]
-    print("not measured:", ", ".join(sorted(set(parts) - set(done))) or "nothing is missing")
+    print("not measured:", ", ".join(part for part in parts if part not in done) or "nothing is missing")
     data: dict[str, Any] = {"ceilings": {f"{name}_per_second": round(rate) for name, rate in vars(found).items()}}
     data["rows"] = [row for part in done if part != ATTENTION for row in read(folder, "time", part)]
     if ATTENTION in done:
@@ -199,6 +227,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
     parser.add_argument("--commit", help="the code's commit, where git is not at hand")
     parser.add_argument("--only", nargs="+", choices=[*PARTS, ATTENTION], default=[*PARTS, ATTENTION])
+    parser.add_argument("--seconds", type=float, default=230, help="what is not done by then is left out")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -207,7 +236,7 @@ def main() -> None:
         return
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        data = measure_all(options.only, Path(folder))
+        data = measure_all(options.only, Path(folder), options.seconds)
     settings = {"limits": {str(dtype): limit for dtype, limit in LIMITS.items()}, "peer_limits_times": PATIENCE}
     what = "Milliseconds of our GPU kernels, of the public ones, and the floor: median, 10th and 90th percentile"
     record = provenance("benchmarks/gpu.py", what, options.commit, time.perf_counter() - start, settings, data)

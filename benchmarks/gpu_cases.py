@@ -5,6 +5,7 @@ inputs and the output's gradient and writes the inputs' gradients. SSD counts th
 gated delta rule the three products of each step with its state.
 """
 
+import functools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -20,8 +21,18 @@ from ssm_kit import ops
 BF16, FP32 = torch.bfloat16, torch.float32
 
 
+@functools.cache
+def generator() -> torch.Generator:
+    """One of our own: torch's takes part in the capture of CUDA graphs, and a failed capture leaves it unusable."""
+    return torch.Generator("cuda").manual_seed(0)
+
+
 def normal(*shape: int, dtype: torch.dtype = BF16) -> Tensor:
-    return torch.randn(shape, device="cuda").to(dtype)
+    return torch.randn(shape, generator=generator(), device="cuda").to(dtype)
+
+
+def uniform(*shape: int) -> Tensor:
+    return torch.rand(shape, generator=generator(), device="cuda")
 
 
 def decays(*shape: int) -> Tensor:
@@ -51,21 +62,17 @@ def ssd(batch: int, length: int, *, H: int = 64, P: int = 64, N: int = 128, step
 
 def gated_delta(batch: int, length: int, *, H: int = 16, K: int = 128, V: int = 128, step: bool = False) -> Tensors:
     time = () if step else (length,)
-    q, k = (F.normalize(torch.randn(batch, *time, H, K, device="cuda"), dim=-1).bfloat16() for _ in range(2))
-    g = -0.1 * torch.rand(batch, *time, H, device="cuda")
-    return {"q": q, "k": k, "v": normal(batch, *time, H, V), "g": g, "beta": torch.rand_like(g).bfloat16()}
+    q, k = (F.normalize(normal(batch, *time, H, K, dtype=FP32), dim=-1).bfloat16() for _ in range(2))
+    g, beta = -0.1 * uniform(batch, *time, H), uniform(batch, *time, H).bfloat16()
+    return {"q": q, "k": k, "v": normal(batch, *time, H, V), "g": g, "beta": beta}
 
 
 def first_order(batch: int, length: int, *, D: int = 4096, dtype: torch.dtype) -> Tensors:
-    return {"a": torch.rand(batch, length, D, device="cuda").to(dtype), "b": normal(batch, length, D, dtype=dtype)}
+    return {"a": uniform(batch, length, D).to(dtype), "b": normal(batch, length, D, dtype=dtype)}
 
 
 def convolution(batch: int, length: int, *, D: int = 4096, W: int = 4) -> Tensors:
     return {"x": normal(batch, length, D), "weight": normal(D, W), "bias": normal(D)}
-
-
-def state_of(*shape: int) -> Tensor:
-    return torch.randn(shape, device="cuda")
 
 
 def _ours(operator: Callable[..., Any], **options: Any) -> Contender:
@@ -141,7 +148,7 @@ def _case_step(
 ) -> Case:  # fmt: skip
     def tensors(small: bool) -> Tensors:
         batch = 3 if small else 256
-        return make(batch, 1, step=True) | {"state": state_of(batch, *state)}
+        return make(batch, 1, step=True) | {"state": normal(batch, *state, dtype=FP32)}
 
     size = 256 * torch.Size(state).numel()
     return Case(operator, f"batch 256 {shape}, float32 state", tensors, step, (Contender("ssm_kit", step), *others),

@@ -1,5 +1,6 @@
 """The GPU benchmark's arithmetic: floors, crossings, and the gate that shows no time of a kernel that fails its check."""
 
+import subprocess
 from types import SimpleNamespace
 
 import pytest
@@ -93,9 +94,8 @@ def test_a_failing_contender_is_a_row_and_no_end(no_gpu, monkeypatch):
 
     case = a_case(broken)
     assert gpu.error_of(case, case.contenders[0], False) == "RuntimeError: no image for this device"
-    monkeypatch.setitem(gpu.PARTS, "scan", lambda: [case])
     found = [dict.fromkeys(("ssm_kit", "peer"), 1e-7)] * 2
-    rows = gpu.measure("scan", found, H200)  # here it fails while it is timed
+    rows = list(gpu.measure([case], found, H200))  # here it fails while it is timed
     assert [row["pass"] for row in rows] == ["forward", "forward + backward"]
     assert all("no image" in row[name]["refused"] for row in rows for name in ("ssm_kit", "peer"))
     assert "refused" in gpu.line(rows[0])
@@ -113,3 +113,37 @@ def test_peers_may_miss_our_limit_by_a_factor():
 def test_relative_error():
     assert relative_error(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.0])) == 0
     assert relative_error(torch.tensor([3.0, 4.4]), torch.tensor([3.0, 4.0])) == pytest.approx(0.08)
+
+
+def test_parts_are_checked_then_timed_and_one_that_dies_is_left_out(no_gpu, monkeypatch, tmp_path, capsys):
+    case = a_case(first_order_scan)
+    monkeypatch.setattr(gpu, "PARTS", {"scan": lambda: [case], "dies": lambda: pytest.fail("it died")})
+    monkeypatch.setattr(gpu, "timed", lambda *_: {"ms": [1.0, 1.0, 1.0], "timing": "graph"})
+    monkeypatch.setattr(gpu, "ceilings", lambda: H200)
+
+    def child(part, stage, folder):
+        if part != "dies":
+            gpu.work_as_child(part, stage, folder)
+        return SimpleNamespace(wait=lambda timeout=None: 1)
+
+    monkeypatch.setattr(gpu, "child", child)
+    data = gpu.measure_all(["scan", "dies"], tmp_path, 60)
+    assert [row["ssm_kit"]["ms"] for row in data["rows"]] == [[1.0, 1.0, 1.0]] * 2
+    assert data["ceilings"]["copy_per_second"] == round(H200.copy)
+    assert "not measured: dies" in capsys.readouterr().out
+
+
+def test_what_is_not_done_in_time_is_ended(monkeypatch):
+    asked = []
+
+    class Endless:
+        def wait(self, timeout=None):
+            asked.append(timeout)
+            if timeout is not None:
+                raise subprocess.TimeoutExpired("endless", timeout)
+
+        def kill(self):
+            asked.append("kill")
+
+    gpu.wait([Endless()], until=0)
+    assert asked == [0.1, "kill", None]

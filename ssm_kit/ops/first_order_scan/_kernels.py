@@ -44,6 +44,21 @@ def _load(first, stride: tl.constexpr, i, end, columns, inside, neutral, SHIFT: 
 
 
 @triton.jit
+def _read(
+    a, b, states, i, length, columns, inside, a_time: tl.constexpr, b_time: tl.constexpr, channels: tl.constexpr,
+    STEP: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """Tiles of everything that `scan` reads: decays, inputs and, for the gradient, the states before."""
+    SHIFT: tl.constexpr = 0 if states is None else 1
+    decays = _load(a, STEP * a_time, i, length - SHIFT, columns, inside, 1.0, SHIFT, ROWS)
+    inputs = _load(b, STEP * b_time, i, length, columns, inside, 0.0, 0, ROWS)
+    befores = decays
+    if states is not None:
+        befores = _load(states, STEP * channels, i, length, columns, inside, 0.0, -1, ROWS)
+    return decays, inputs, befores
+
+
+@triton.jit
 def _store(first, stride: tl.constexpr, i, end, columns, inside, values, ROWS: tl.constexpr):
     rows = tl.arange(0, ROWS)
     tile = rows[:, None] * stride + columns[None, :]
@@ -100,15 +115,14 @@ def summarize(
 def scan(
     a, b, initial, products, lasts, h, final, states, states_start, da, length, segments, segment_length,
     a_batch, b_batch, channels: tl.constexpr, a_time: tl.constexpr, b_time: tl.constexpr, STEP: tl.constexpr,
-    ROWS: tl.constexpr, VECTOR: tl.constexpr, BLOCK: tl.constexpr,
+    ROWS: tl.constexpr, AHEAD: tl.constexpr, VECTOR: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """h_i = a_i h_{i-1} + b_i; or its gradient, another scan, where `states` of the forward run are given.
 
     The gradient walks the other way. Its input b is h̄, its output h is b̄, and the decay on its way from one step to
-    the next is that of the step it leaves (SHIFT). Beside it ā = b̄ times the state before, one step further on.
+    the next is that of the step it leaves (`_read`). Beside it ā = b̄ times the state before, one step further on.
     """
     GRADIENT: tl.constexpr = states is not None
-    SHIFT: tl.constexpr = 1 if GRADIENT else 0
     sequence, segment, columns, inside = _place(segments, channels, VECTOR, BLOCK)
     dense = length.to(tl.int64) * channels
     a = _first_step(a, sequence, a_batch, a_time, length, STEP)
@@ -121,26 +135,29 @@ def scan(
             carried = state * tl.load(products + place, inside, other=0.0)
             # A product of growing decays may overflow; a state of zero stays zero all the same.
             state = tl.where(state == 0.0, 0.0, carried) + tl.load(lasts + place, inside, other=0.0)
-    first = segment * segment_length
-    # The next tile is asked for before this one is used, so that the memory never waits for the arithmetic.
-    decays = _load(a, STEP * a_time, first, length - SHIFT, columns, inside, 1.0, SHIFT, ROWS)
-    inputs = _load(b, STEP * b_time, first, length, columns, inside, 0.0, 0, ROWS)
     if GRADIENT:
         states = _first_step(states, sequence, dense, channels, length, STEP)
         da = _first_step(da, sequence, dense, channels, length, STEP)
         start = _given_state(states_start, sequence, columns, inside, channels, BLOCK)
-        befores = _load(states, STEP * channels, first, length, columns, inside, 0.0, -1, ROWS)
-    for i in range(first, min(first + segment_length, length), ROWS):
-        decays_now, inputs_now = decays.to(tl.float32), inputs.to(tl.float32)
-        decays = _load(a, STEP * a_time, i + ROWS, length - SHIFT, columns, inside, 1.0, SHIFT, ROWS)
-        inputs = _load(b, STEP * b_time, i + ROWS, length, columns, inside, 0.0, 0, ROWS)
-        tile, state, _ = _run(state, decays_now, inputs_now, ROWS)
-        _store(h, STEP * channels, i, length, columns, inside, tile, ROWS)
-        if GRADIENT:
-            at_start = (tl.arange(0, ROWS) == length - 1 - i)[:, None]
-            before = tl.where(at_start, start[None, :], befores.to(tl.float32))
-            befores = _load(states, STEP * channels, i + ROWS, length, columns, inside, 0.0, -1, ROWS)
-            _store(da, STEP * channels, i, length, columns, inside, tile * before, ROWS)
+    first = segment * segment_length
+    tiles = ()
+    for k in tl.static_range(AHEAD):
+        tiles += (_read(a, b, states, first + k * ROWS, length, columns, inside, a_time, b_time, channels, STEP, ROWS),)
+    for i in range(first, min(first + segment_length, length), AHEAD * ROWS):
+        coming = ()
+        for k in tl.static_range(AHEAD):
+            now = i + k * ROWS
+            then = now + AHEAD * ROWS
+            coming += (_read(a, b, states, then, length, columns, inside, a_time, b_time, channels, STEP, ROWS),)
+            decays, inputs, befores = tiles[k]
+            tile, state, _ = _run(state, decays.to(tl.float32), inputs.to(tl.float32), ROWS)
+            if GRADIENT:
+                at_start = (tl.arange(0, ROWS) == length - 1 - now)[:, None]
+                before = tl.where(at_start, start[None, :], befores.to(tl.float32))
+            _store(h, STEP * channels, now, length, columns, inside, tile, ROWS)
+            if GRADIENT:
+                _store(da, STEP * channels, now, length, columns, inside, tile * before, ROWS)
+        tiles = coming
     if segment == segments - 1:
         if GRADIENT:
             leaving = a + (length.to(tl.int64) - 1) * (STEP * a_time) + columns

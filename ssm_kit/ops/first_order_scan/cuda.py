@@ -26,9 +26,12 @@ unsupported = unsupported_dtype
 
 
 class Plan(NamedTuple):
-    """How a scan is cut: tiles of `rows` steps, `vector` channels to each of 32 threads, time in `segments`."""
+    """How a scan is cut: `vector` channels to each of 32 threads; tiles of `rows` steps, `ahead` of them on their way
+    while one is used; time in `segments`, whole multiples of rows · ahead.
+    """
 
     rows: int
+    ahead: int
     vector: int
     segments: int
     segment_length: int
@@ -38,15 +41,19 @@ class Plan(NamedTuple):
         return 32 * self.vector
 
 
+_TILES = {(4, False): (32, 1), (4, True): (16, 1), (2, False): (8, 5), (2, True): (8, 4)}
+"""(bytes of a number, gradient?) -> (rows, ahead), for what an H200 must have on its way, and a thread's registers."""
+
+
 def plan(a: Tensor, gradient: bool) -> Plan:
-    """The cut for a (B, L, D): a line of 128 bytes to a warp, and time in segments where the sequences are few."""
+    """The cut for a (B, L, D); where sequences are few, time in segments."""
     batch, length, channels = a.shape
-    rows, vector = 16, 2
-    programs = batch * triton.cdiv(channels, 32 * vector)
-    wanted = 4 * torch.cuda.get_device_properties(a.device).multi_processor_count
-    segments = max(1, min(wanted // programs, length // 512))
-    segment_length = triton.cdiv(triton.cdiv(length, segments), rows) * rows
-    return Plan(rows, vector, triton.cdiv(length, segment_length), segment_length)
+    rows, ahead = _TILES[a.element_size(), gradient]
+    programs = batch * triton.cdiv(channels, 64)
+    wanted = 8 * torch.cuda.get_device_properties(a.device).multi_processor_count
+    segments = max(1, min(wanted // programs, length // 512)) if 4 * programs < wanted else 1
+    segment_length = triton.cdiv(triton.cdiv(length, segments), rows * ahead) * rows * ahead
+    return Plan(rows, ahead, 2, triton.cdiv(length, segment_length), segment_length)
 
 
 def forward(a: Tensor, b: Tensor, initial: Tensor | None, reverse: bool) -> tuple[Tensor, Tensor]:
@@ -85,7 +92,9 @@ def launch(
             products, lasts = final.new_empty((2, batch, cut.segments - 1, channels)).unbind()
             shift = int(gradient[0] is not None)
             _kernels.summarize[(programs * (cut.segments - 1),)](a, b, products, lasts, *sizes, SHIFT=shift, **known)
-        _kernels.scan[(programs * cut.segments,)](a, b, initial, products, lasts, h, final, *gradient, *sizes, **known)
+        _kernels.scan[(programs * cut.segments,)](
+            a, b, initial, products, lasts, h, final, *gradient, *sizes, AHEAD=cut.ahead, **known
+        )
 
 
 def _fake_forward(a: Tensor, b: Tensor, initial: Tensor | None, reverse: bool) -> tuple[Tensor, Tensor]:
