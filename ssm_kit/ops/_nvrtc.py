@@ -47,25 +47,15 @@ def launch(source: Source, blocks: int, threads: int, *arguments: Tensor | int |
 
     Integers arrive as 64-bit ones.
     """
-    from cuda.core import Device, LaunchConfig
+    from cuda.core import Device, LaunchConfig, Stream
     from cuda.core import launch as launch_kernel
 
     device = next(argument.device for argument in arguments if isinstance(argument, Tensor))
     with torch.cuda.device(device):
         values = [argument.data_ptr() if isinstance(argument, Tensor) else argument or 0 for argument in arguments]
         Device(device.index).set_current()  # autograd calls from threads of its own
-        stream = _Stream(torch.cuda.current_stream(device).cuda_stream)
+        stream = Stream.from_handle(torch.cuda.current_stream(device).cuda_stream)
         launch_kernel(stream, LaunchConfig(grid=blocks, block=threads), _loaded(source, device.index), *values)
-
-
-class _Stream:
-    """torch's stream in the shape that `cuda.core` asks for; torch itself has it from 2.9 on only."""
-
-    def __init__(self, handle: int) -> None:
-        self._handle = handle
-
-    def __cuda_stream__(self) -> tuple[int, int]:
-        return 0, self._handle
 
 
 @functools.cache

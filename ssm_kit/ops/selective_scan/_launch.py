@@ -56,22 +56,17 @@ class Launcher:
         self, x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
         bias: Tensor | None, bounds: Tensor | None, softplus: bool,
     ) -> None:  # fmt: skip
-        batch, length, channels = x.shape
+        batch, length, self.channels = x.shape
         self.rows = batch if bounds is None else len(bounds) - 1
         self.packed, self.steps, self.length = bounds is not None, batch * length, length
         self.groups, self.states = B.shape[2:]
-        self.channels, self.dtype = channels, x.dtype
-        self.tensors = [None if tensor is None else dense_rows(tensor) for tensor in (x, delta, z, B, C)]
-        strides = [row_distance(tensor) for tensor in self.tensors]
-        starts = [0 if tensor is None else tensor.data_ptr() for tensor in self.tensors[:3]]
-        aligned = all(number % 8 == 0 for number in (*strides[:3], channels // self.groups))
-        aligned = aligned and all(start % 16 == 0 for start in starts)
-        sizes = (length, self.rows, channels, self.groups, self.states)
-        self.before = (*self.tensors, *strides, A, D, bias, bounds, *sizes)
-        self.aligned = int(aligned)
+        self.dtype, self.device, self.A = x.dtype, x.device, A
+        rows = [None if tensor is None else dense_rows(tensor) for tensor in (x, delta, z, B, C)]
+        self.wide, self.inputs = rows[:3], rows[3:]
+        self.aligned = _aligned(8, self.wide, self.channels // self.groups)
+        sizes = (length, self.rows, self.channels, self.groups, self.states)
+        self.before = (*rows, *map(row_distance, rows), A, D, bias, bounds, *sizes)
         self.options = {"SOFTPLUS": int(softplus), "GATE": int(z is not None)}
-        self.multiprocessors = _multiprocessors(x.device)
-        self.new = A.new_empty
 
     def blocks(self, shape: Shape) -> int:
         """Blocks side by side over the channels; a block stays within a group."""
@@ -80,7 +75,7 @@ class Launcher:
 
     def segments(self, shape: Shape) -> tuple[int, int]:
         """Steps per segment, and how many there are, so that the GPU is busy with few and short sequences too."""
-        wanted = 4 * self.multiprocessors // self.blocks(shape)
+        wanted = 4 * _multiprocessors(self.device) // self.blocks(shape)
         segment = self.length
         if self.rows < wanted:
             segment = min(segment, max(512, self.steps // wanted))
@@ -92,7 +87,7 @@ class Launcher:
         """What each segment makes of no state (of no gradient, with `dy`), and its total of step sizes."""
         if segment >= self.length:
             return None, None
-        ends, sums = self.new((slots, self.channels, self.states)), self.new((slots, self.channels))
+        ends, sums = self.A.new_empty((slots, *self.A.shape)), self.A.new_empty((slots, self.channels))
         self.run("carry", CARRY, segment, slots, dy, ends, sums, REVERSE=int(dy is not None))
         return ends, sums
 
@@ -100,13 +95,11 @@ class Launcher:
         """Launch a kernel over all channels and segments."""
         source = kernel_source(kernel, self.dtype, self.states, shape, **self.options, **constants)
         blocks = self.blocks(shape) * slots
-        _nvrtc.launch(source, blocks, shape.threads, *self.before, segment, self.aligned, *arguments)
+        _nvrtc.launch(source, blocks, shape.threads, *self.before, segment, int(self.aligned), *arguments)
 
     def step(self, state: Tensor, y: Tensor, after: Tensor) -> None:
         """Launch the decode step, whose sequences stand as the steps of one."""
-        reads = [tensor for tensor in self.tensors[3:] if tensor is not None]
-        fours = all(number % 4 == 0 for number in (self.states, *map(row_distance, reads)))
-        self.aligned = int(fours and all(tensor.data_ptr() % 16 == 0 for tensor in (state, *reads)))
+        self.aligned = _aligned(4, self.inputs, self.states) and _aligned(1, [state, self.A])
         self.run("step", STEP, 0, -(-self.length // STEP_ROWS), state, y, after)
 
 
@@ -136,6 +129,13 @@ def dense_rows(tensor: Tensor) -> Tensor:
         even = even and (size == 1 or stride == expected)
         expected *= size
     return tensor if even else tensor.clone(memory_format=torch.contiguous_format)
+
+
+def _aligned(count: int, rows: list[Tensor | None], size: int = 0) -> bool:
+    """Whether pieces of `count` elements can be read at once: rows that begin at them, and a size that they fill."""
+    given = [tensor for tensor in rows if tensor is not None]
+    distances = (row_distance(tensor) % count == 0 for tensor in given)
+    return size % count == 0 and all(distances) and all(tensor.data_ptr() % 16 == 0 for tensor in given)
 
 
 @functools.cache

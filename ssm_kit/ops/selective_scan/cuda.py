@@ -105,7 +105,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of x, delta, A, B, C, D, z, bias and of the initial states; all of them, needed or not."""
     launcher = Launcher(x, delta, A, B, C, D, z, bias, bounds, softplus)
-    dy = dy.contiguous()
+    dy = dy.contiguous() if dy.data_ptr() % 16 == 0 else dy.clone(memory_format=torch.contiguous_format)
     dfinal = None if dfinal is None else dfinal.contiguous()
     shape = backward_shape(A.shape[1])
     segment, slots = launcher.segments(shape)

@@ -49,7 +49,7 @@ __device__ __forceinline__ Pieces fetch(const Problem& p, const Mine& mine, u32 
 }
 
 // A tile as it comes from memory.
-struct Inputs { Pieces pieces[PER_THREAD]; T B[INPUTS], C[INPUTS]; Share states[K]; };
+struct Inputs { Pieces pieces[PER_THREAD]; T B[INPUTS], C[INPUTS]; Share states[K]; };  // words: to unpack is to wait
 
 __device__ __forceinline__ void fetch_tile(const Problem& p, const Place& at, const Mine& mine, u32 step, u32 end, u32 span,
                                            const T* dout, Saved* saved, Inputs& in) {
@@ -112,7 +112,7 @@ __device__ __forceinline__ void put_in_order(const Share (&from)[K], float (&h)[
 #pragma unroll
     for (int k = 0; k < K; ++k) {
 #pragma unroll
-        for (int n = 0; n < NS; ++n) h[k][n] = to_float(from[k].v[n]);
+        for (int n = 0; n < NS; ++n) h[k][n] = unpack(from[k].words, n, Saved());
 #pragma unroll
         for (int bit = NS / ORDERS; bit < NS; bit *= 2)
 #pragma unroll
@@ -372,6 +372,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) backward(
     for (u32 i = last + 1; i-- > 0;) {
         const u32 step = s.begin + i * STEPS;
         float h[K][NS];
+        Pieces now[PER_THREAD];
+#pragma unroll
+        for (int j = 0; j < PER_THREAD; ++j) now[j] = in.pieces[j];
         stage(mine, in, tile);
         put_in_order(in.states, h);
         __syncthreads();
@@ -391,7 +394,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) backward(
         for (int j = 0; j < PER_THREAD; ++j) {
             const int row = mine.row + j * AT_ONCE;
             if (row >= left) break;
-            write(p, mine, row, step + row, fetch(p, mine, step + row, s.end, dout), tile, dx, ddelta, dz);
+            write(p, mine, row, step + row, now[j], tile, dx, ddelta, dz);
         }
         __syncthreads();
     }

@@ -60,38 +60,44 @@ __device__ __forceinline__ void stage(const Inputs& in, const Mine& mine, const 
     }
 }
 
+// One step of a thread's channels: its share of the sum for y.
+__device__ __forceinline__ void scan_step(const Tile& tile, int t, const float (&a)[K][NS], float (&h)[K][NS], float* y) {
+    const int lane = threadIdx.x % LANES, channel = threadIdx.x / LANES * K;
+    float dt[K], u[K], b[NS], c[NS];
+    tile.steps.read(t, channel, dt, u);
+    read_states(&tile.B[t][lane * NS], b);
+    read_states(&tile.C[t][lane * NS], c);
+#pragma unroll
+    for (int k = 0; k < K; ++k) {
+        float sum[2] = {0.f, 0.f};
+#pragma unroll
+        for (int n = 0; n < NS; ++n) {
+            h[k][n] = fmaf(ex2(dt[k] * a[k][n]), h[k][n], u[k] * b[n]);
+            sum[n % 2] = fmaf(h[k][n], c[n], sum[n % 2]);
+        }
+        y[k] = sum[0] + sum[1];
+    }
+}
+
 __device__ __forceinline__ void scan_tile(Tile& tile, const float (&a)[K][NS], float (&h)[K][NS]) {
     constexpr int TOGETHER = LANES > K ? LANES / K : 1;  // steps whose sums over lanes are taken at once
+    constexpr int KEPT = TOGETHER * K / LANES, PASSES = STEPS / TOGETHER < UNROLL ? STEPS / TOGETHER : UNROLL;
     const int lane = threadIdx.x % LANES, channel = threadIdx.x / LANES * K;
-#pragma unroll UNROLL
-    for (int t = 0; t < STEPS; t += TOGETHER) {
-        float y[TOGETHER * K];
+#pragma unroll 1
+    for (int begin = 0; begin < STEPS; begin += PASSES * TOGETHER) {
+        float y[PASSES][TOGETHER * K];
 #pragma unroll
-        for (int s = 0; s < TOGETHER; ++s) {
-            float dt[K], u[K], b[NS], c[NS];
-            tile.steps.read(t + s, channel, dt, u);
-            read_states(&tile.B[t + s][lane * NS], b);
-            read_states(&tile.C[t + s][lane * NS], c);
+        for (int i = 0; i < PASSES; ++i) {
 #pragma unroll
-            for (int k = 0; k < K; ++k) {
-                float sum[2] = {0.f, 0.f};
-#pragma unroll
-                for (int n = 0; n < NS; ++n) {
-#ifdef BYHAND
-                    const float e = n < BYHAND ? ex2_by_hand(dt[k], a[k][n]) : ex2(dt[k] * a[k][n]);
-#else
-                    const float e = ex2(dt[k] * a[k][n]);
-#endif
-                    h[k][n] = fmaf(e, h[k][n], u[k] * b[n]);
-                    sum[n % 2] = fmaf(h[k][n], c[n], sum[n % 2]);
-                }
-                y[s * K + k] = sum[0] + sum[1];
-            }
+            for (int s = 0; s < TOGETHER; ++s) scan_step(tile, begin + i * TOGETHER + s, a, h, y[i] + s * K);
+            reduce<TOGETHER * K, LANES, 1>(y[i], lane);
         }
-        reduce<TOGETHER * K, LANES, 1>(y, lane);
-        constexpr int KEPT = TOGETHER * K / LANES;
+        // Written last: a write holds up the reads that come after it.
 #pragma unroll
-        for (int i = 0; i < KEPT; ++i) tile.y[t + (lane * KEPT + i) / K][channel + (lane * KEPT + i) % K] = y[i];
+        for (int i = 0; i < PASSES * KEPT; ++i) {
+            const int index = lane * KEPT + i % KEPT;
+            tile.y[begin + i / KEPT * TOGETHER + index / K][channel + index % K] = y[i / KEPT][i % KEPT];
+        }
     }
 }
 

@@ -41,16 +41,7 @@ template <class Half> __device__ __forceinline__ void pack(float even, float odd
 
 __device__ __forceinline__ float ex2(float x) { float y; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
 __device__ __forceinline__ float rcp(float x) { float y; asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
-__device__ __forceinline__ float lg2(float x) { float y; asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
 constexpr float LOG2E = 1.4426950408889634f, LN2 = 0.6931471805599453f;
-
-// 2^x by arithmetic alone, for x <= 0, relative error 1e-4: to take work off the special-function unit.
-__device__ __forceinline__ float ex2_by_hand(float dt, float a) {
-    const float round = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer, in the low bits
-    const float t = fmaxf(fmaf(dt, a, round), round - 126.f), f = fmaf(dt, a, -(t - round));
-    const float p = fmaf(fmaf(fmaf(0.05517041f, f, 0.24260934f), f, 0.69326102f), f, 0.99992819f);
-    return __uint_as_float(__float_as_uint(p) + (__float_as_uint(t) << 23));
-}
 
 constexpr bool PRECISE = sizeof(T) == 4;
 
@@ -58,30 +49,22 @@ constexpr bool PRECISE = sizeof(T) == 4;
 struct Curve { float value, slope; };
 
 // ln(1 + e^x). Float must be exact. In half precision a polynomial of relative error 6e-5 spares the special-function
-// unit, the bottleneck, since every decay needs it; LG2 does not spare it.
+// unit, which every decay needs.
 __device__ __forceinline__ Curve softplus(float x) {
     const float e = ex2(-fabsf(x) * LOG2E);
     float p;
     if (PRECISE) p = log1pf(e);
-#ifdef LG2
-    else p = LN2 * lg2(1.f + e);
-#else
     else p = e * fmaf(fmaf(fmaf(fmaf(.04134620f, e, -.15742499f), e, .30629954f), e, -.49697754f), e, .99994326f);
-#endif
     return {fmaxf(x, 0.f) + p, (x > 0.f ? 1.f : e) * rcp(1.f + e)};
 }
 
 __device__ __forceinline__ Curve step_size(float raw) { return SOFTPLUS ? softplus(raw) : Curve{raw, 1.f}; }
 constexpr float NO_STEP = SOFTPLUS ? -1e30f : 0.f;  // makes Δ = 0, which leaves the state alone: exp(0 A) = 1
 
-// Sigmoids of two numbers for one reciprocal, which is shared: 1 / a = b / (a b). Below -40 they stay at e^-40.
-__device__ __forceinline__ void sigmoids(const float* x, float* y) {
-#ifdef TANH
-    for (int i = 0; i < 2; ++i) { float t; asm("tanh.approx.f32 %0, %1;" : "=f"(t) : "f"(0.5f * x[i])); y[i] = fmaf(0.5f, t, 0.5f); }
-#else
+// Sigmoids of two numbers for one reciprocal: 1 / a = b / (a b). Below -40 they stay at e^-40, lest a b overflow.
+__device__ __forceinline__ void sigmoids(const float (&x)[2], float* y) {
     const float a = 1.f + ex2(-LOG2E * fmaxf(x[0], -40.f)), b = 1.f + ex2(-LOG2E * fmaxf(x[1], -40.f)), r = rcp(a * b);
     y[0] = r * b, y[1] = r * a;
-#endif
 }
 __device__ __forceinline__ float sigmoid(float x) { return rcp(1.f + ex2(-LOG2E * x)); }
 

@@ -22,12 +22,16 @@ __device__ __forceinline__ void write_share(const float (&v)[NS], int count, boo
     for (int n = 0; n < NS; ++n) if (n < count) to[n] = v[n];
 }
 
-struct alignas(4 * sizeof(T)) Inputs { T v[NS]; };
+// NS numbers of B or C, packed as they came: to unpack is to wait for them.
+struct alignas(4 * sizeof(T)) Inputs { u32 words[sizeof(T)]; };
 __device__ __forceinline__ Inputs read_inputs(const T* from, int count, bool aligned) {
-    Inputs in = {};
     if (aligned && count == NS) return *(const Inputs*)from;
+    Inputs in;
+    float v[NS];
 #pragma unroll
-    for (int n = 0; n < NS; ++n) if (n < count) in.v[n] = from[n];
+    for (int n = 0; n < NS; ++n) v[n] = n < count ? to_float(from[n]) : 0.f;
+#pragma unroll
+    for (int n = 0; n < NS; n += 2) pack(v[n], v[n + 1], in.words, n, T());
     return in;
 }
 
@@ -49,8 +53,8 @@ __device__ __forceinline__ float advance(const float (&a)[NS], float skip, float
     float y = 0.f;
 #pragma unroll
     for (int n = 0; n < NS; ++n) {
-        r.h[n] = fmaf(ex2(dt * a[n]), r.h[n], dt * x * to_float(r.B.v[n]));
-        y = fmaf(to_float(r.C.v[n]), r.h[n], y);
+        r.h[n] = fmaf(ex2(dt * a[n]), r.h[n], dt * x * unpack(r.B.words, n, T()));
+        y = fmaf(unpack(r.C.words, n, T()), r.h[n], y);
     }
     y = fmaf(skip, x, sum_over_lanes(y));
     return GATE ? y * to_float(r.z) * sigmoid(to_float(r.z)) : y;

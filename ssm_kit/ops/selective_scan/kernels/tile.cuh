@@ -65,7 +65,7 @@ __device__ constexpr int first(int count, int group, int lane) {
 
 // States kept for the backward pass: (spans, D, N), N padded.
 // Half precision keeps them as bfloat: they start a span of SPAN steps only, so its rounding does not add up.
-struct alignas(sizeof(Saved) * NS) Share { Saved v[NS]; };
+struct alignas(sizeof(Saved) * NS) Share { u32 words[sizeof(Saved) * NS / 4]; };
 
 __device__ __forceinline__ Share* share_of(const Problem& p, const Place& at, u32 span, int k, Saved* saved) {
     const int lane = threadIdx.x % LANES, channel = threadIdx.x / LANES * K + k;
@@ -78,7 +78,7 @@ __device__ __forceinline__ void save_states(const Problem& p, const Place& at, u
         if (Share* to = share_of(p, at, span, k, saved)) {
             Share share;
 #pragma unroll
-            for (int n = 0; n < NS; ++n) round_to(h[k][n], share.v[n]);
+            for (int n = 0; n < NS; n += 2) pack(h[k][n], h[k][n + 1], share.words, n, Saved());
             *to = share;
         }
 }
