@@ -1,4 +1,24 @@
-"""Linear attention and the delta rules on a GPU: Triton kernels in three launches forward, two backward."""
+"""Linear attention and the delta rules on a GPU: Triton kernels in two launches forward, two backward.
+
+    inside          every chunk of 64 steps by itself: decays, scores, the triangular system    (`_inside`)
+    forward_walk    memory and outputs, chunk after chunk, a slice of the memory in registers    (`_memory`)
+    backward_walk   the memory's gradient, from the last chunk to the first                      (`_memory`)
+    gradients       every chunk by itself: what is left of the gradients                         (`_gradients`)
+
+What must move, at batch 8, 4096 steps, 16 heads, K = V = 128, bfloat16: q, k, v, o of 134 MB each, 537 MB forward and
+1.61 GB forward and backward. A copy runs at 4274 GB/s on an H200, which makes .126 and .376 ms.
+
+What these kernels move, and their matrix products (8192 chunks of a head):
+
+                    read                                     written                       GB     GFLOP
+    inside          q, k                                     scores, M: 67 MB each         .41    34 (half in tf32)
+    forward_walk    q, k, v, scores, M                       o (for gradients: X, states)  .67    69 (with them 1.07)
+    backward_walk   q, k, do, scores, M                      dY, dV, states' gradient     1.07    69
+    gradients       q, k, do, X, dY, states, their gradient  dq, dk                       1.48   134
+
+Memory kept between forward and backward, besides the inputs: X (134 MB) and a state a chunk (268 MB), both in the
+dtype of the inputs, scores and M (134 MB). From the bytes: .25 ms forward, .94 ms forward and backward.
+"""
 
 import torch
 import triton
