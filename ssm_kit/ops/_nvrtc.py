@@ -5,7 +5,6 @@ before a capture: compiling cannot be captured). Importing this module needs nei
 """
 
 import functools
-import importlib.util
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +24,11 @@ class Source(NamedTuple):
 
 def unavailable() -> str | None:
     """Why nothing can be compiled here, or None."""
-    return None if importlib.util.find_spec("cuda") and importlib.util.find_spec("cuda.core") else _INSTALL
+    try:  # an import, for torch.compile can see through it
+        import cuda.core  # noqa: F401
+    except ModuleNotFoundError:
+        return _INSTALL
+    return None
 
 
 def compile_source(source: Source, arch: str) -> Any:

@@ -1,7 +1,7 @@
 """The CUDA kernels of `selective_scan`: that all of them compile, anywhere; that they are right, on a GPU."""
 
 import importlib.util
-from concurrent.futures import ThreadPoolExecutor
+import sys
 
 import pytest
 import torch
@@ -32,17 +32,21 @@ def sources(dtype: torch.dtype, states: int, softplus: int = 1, gate: int = 1) -
 
 @needs_compiler
 @pytest.mark.parametrize(
-    ("arch", "dtype", "states"),
-    [("sm_75", HALF, 16), ("sm_80", BFLOAT, 8), ("sm_90", SINGLE, cuda.MAX_STATES)],
+    ("arch", "dtype", "states", "kernels"),
+    [
+        ("sm_75", HALF, 16, ("forward", "step")),
+        ("sm_80", BFLOAT, 8, ("carry",)),
+        ("sm_90", SINGLE, cuda.MAX_STATES, ("backward",)),
+    ],
 )
-def test_every_kernel_compiles_without_a_gpu(arch, dtype, states):
-    with ThreadPoolExecutor() as pool:
-        for binary in pool.map(lambda source: _nvrtc.compile_source(source, arch).code, sources(dtype, states)):
-            assert binary.startswith(b"\x7fELF")
+def test_kernels_compile_without_a_gpu(arch, dtype, states, kernels):
+    for source in sources(dtype, states):
+        if source.kernel in kernels:
+            assert _nvrtc.compile_source(source, arch).code.startswith(b"\x7fELF")
 
 
 def test_a_missing_compiler_is_named(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "cuda.core", None)
     assert _nvrtc.unavailable() == 'the package cuda.core is missing: pip install "ssm_kit[gpu]"'
     with pytest.raises(ModuleNotFoundError, match=r'cuda\.core is missing: pip install "ssm_kit\[gpu\]"'):
         _nvrtc.compile_source(sources(SINGLE, 16)[0], "sm_90")
@@ -100,7 +104,10 @@ def gradients(backend: str, tensors: dict[str, Tensor], **options) -> dict[str, 
 
 def assert_right(tensors: dict[str, Tensor], tolerance: float, **options) -> None:
     options = {"delta_softplus": True, **options}
-    found = gradients("cuda", tensors, **options)
+    assert_near(gradients("cuda", tensors, **options), tensors, tolerance, **options)
+
+
+def assert_near(found: dict[str, Tensor], tensors: dict[str, Tensor], tolerance: float, **options) -> None:
     wanted = gradients("torch", {name: tensor.double() for name, tensor in tensors.items()}, **options)
     for name, exact in wanted.items():
         error = float((found[name].double() - exact).norm() / exact.norm())
@@ -163,14 +170,18 @@ def test_strided_and_mixed_tensors():
 
 
 @gpu
-def test_nothing_is_left_unwritten(monkeypatch):
-    """Fresh memory is full of NaN here, so that a forgotten element would show."""
-    torch.use_deterministic_algorithms(True)  # fills new memory
+@pytest.mark.parametrize("bounds", [None, (0, 30, 133)])
+def test_nothing_is_left_unwritten(bounds):
+    """torch's deterministic mode fills fresh memory with NaN, so that a forgotten element shows."""
+    tensors = make(133, batch=1, channels=72, states=9, groups=3, rows=None if bounds is None else 2)
+    cu_seqlens = None if bounds is None else torch.tensor(bounds, device="cuda")
+    options = {"delta_softplus": True, "cu_seqlens": cu_seqlens}
+    torch.use_deterministic_algorithms(True)
     try:
-        assert_right(make(133, channels=72, states=9, groups=3), 1e-5)
-        assert_right(make(101, batch=1, rows=2), 1e-5, cu_seqlens=torch.tensor((0, 30, 101), device="cuda"))
+        found = gradients("cuda", tensors, **options)
     finally:
         torch.use_deterministic_algorithms(False)
+    assert_near(found, tensors, 1e-5, **options)
 
 
 @gpu
@@ -185,7 +196,9 @@ def test_compiled_by_torch():
     tensors = make(133, channels=64, dtype=BFLOAT)
     found = gradients("cuda", tensors, delta_softplus=True)
     torch._dynamo.reset()
-    compiled = torch.compile(lambda **t: selective_scan(**t, delta_softplus=True, backend="cuda"), fullgraph=True)
+    compiled = torch.compile(
+        lambda **t: selective_scan(**t, delta_softplus=True, backend="cuda"), backend="aot_eager", fullgraph=True
+    )
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in tensors.items()}
     y = compiled(**leaves)
     assert torch.equal(y, found["y"])
@@ -237,11 +250,11 @@ def test_step(dtype, batch, channels, states, groups):
     state = tensors.pop("initial_state")
     before = state.clone()
     found = selective_scan_step(**tensors, state=state, delta_softplus=True)
-    wide = {name: tensor.double() for name, tensor in tensors.items()}
-    wanted = selective_scan_step(**wide, state=state.double(), delta_softplus=True)
+    wide = {name: tensor.double().cpu() for name, tensor in tensors.items()}
+    wanted = selective_scan_step(**wide, state=state.double().cpu(), delta_softplus=True)
     assert torch.equal(state, before)
     for part, exact in zip(found, wanted, strict=True):
-        assert float((part.double() - exact).norm() / exact.norm()) <= TOLERANCE[dtype]
+        assert float((part.double().cpu() - exact).norm() / exact.norm()) <= TOLERANCE[dtype]
 
 
 @gpu
