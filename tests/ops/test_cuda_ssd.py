@@ -37,17 +37,24 @@ def definition(**options):
     return lambda **tensors: ssd(**tensors, **options)
 
 
-def errors(tensors: dict[str, Tensor], **options) -> dict[str, float]:
-    """‖found - wanted‖ / ‖wanted‖ of both outputs and of every gradient; wanted from the same values in float64."""
+def assert_right(tensors: dict[str, Tensor], weights: tuple[float, float] = (1.0, 1.0), **options) -> None:
+    """‖found - wanted‖ <= tolerance ‖wanted‖ for outputs and all gradients; wanted from the same values in float64.
+
+    In half precision the few sums over all steps (A, D, delta_bias) get four times as much: over so few steps, terms of
+    both signs leave little of ‖wanted‖. What underflows in float32 counts as 0.
+    """
+
+    def weighed(function):
+        return lambda **t: tuple(weight * output for weight, output in zip(weights, function(**t), strict=True))
+
     exact = {name: tensor.double() for name, tensor in tensors.items()}
-    found, wanted = evaluate(kernels(**options), tensors), evaluate(definition(**options), exact)
-    return {name: float((found[name].double() - wanted[name]).norm() / wanted[name].norm()) for name in wanted}
-
-
-def assert_right(tensors: dict[str, Tensor], **options) -> None:
+    found, wanted = evaluate(weighed(kernels(**options)), tensors), evaluate(weighed(definition(**options)), exact)
     bound = TOLERANCE[tensors["x"].dtype]
-    wrong = {name: error for name, error in errors(tensors, **options).items() if not error <= bound}
-    assert not wrong
+    sums = {f"gradient of {name}": 4.0 for name in ("A", "D", "delta_bias") if bound > 1e-3}
+    errors = {name: float((found[name].double() - value).norm()) for name, value in wanted.items()}
+    limits = {name: sums.get(name, 1.0) * bound * float(value.norm()) + 1e-30 for name, value in wanted.items()}
+    wrong = {name: (error, limits[name]) for name, error in errors.items() if not error <= limits[name]}
+    assert not wrong  # a NaN is not <= either
 
 
 def poison() -> None:
@@ -109,9 +116,10 @@ class TestKernels:
         tensors["initial_state"] = make(1, batch=len(bounds) - 1)["initial_state"]
         assert_right(on_gpu(tensors, dtype), cu_seqlens=torch.tensor(bounds, device="cuda"), delta_softplus=True)
 
-    @pytest.mark.parametrize("scale", [1e-3, 1.0, 40.0, 1e4])
+    @pytest.mark.parametrize("scale", [1e-3, 0.1, 1.0, 10.0, 1e3])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
     def test_small_and_large_steps(self, scale, dtype):
+        """Chunks that keep their states, that forget, and that forget too much for decays as products."""
         tensors = make(200)
         tensors["delta"] = tensors["delta"] * scale
         assert_right(on_gpu({n: t for n, t in tensors.items() if n != "delta_bias"}, dtype))
@@ -148,16 +156,16 @@ class TestKernels:
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
     def test_small_tiles_of_gpus_before_ampere(self, dtype, monkeypatch):
-        from ssm_kit.ops.ssd import cuda
+        from ssm_kit.ops.ssd import _plan
 
-        monkeypatch.setattr(cuda, "_capability", lambda device: 7)
+        monkeypatch.setattr(_plan, "capability", lambda device: 7)
         assert_right(on_gpu(make(150, width=30, states=40), dtype), delta_softplus=True)
 
     @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
     def test_full_tiles_without_the_copy_engine(self, dtype, monkeypatch):
-        from ssm_kit.ops.ssd import cuda
+        from ssm_kit.ops.ssd import _plan
 
-        monkeypatch.setattr(cuda, "_has_copy_engine", lambda x: False)
+        monkeypatch.setattr(_plan, "has_copy_engine", lambda x: False)
         assert_right(on_gpu(make(128, width=64, states=128), dtype))
 
     @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
@@ -171,14 +179,9 @@ class TestKernels:
             for name, value in first.items():
                 torch.testing.assert_close(other[name], value, rtol=0, atol=0)
 
-    def test_gradient_of_the_state_alone_and_of_y_alone(self):
-        tensors = on_gpu(make(80), torch.float32)
-        for output in (0, 1):
-            found = evaluate(lambda output=output, **t: kernels()(**t)[output], tensors | {})
-            exact = {name: tensor.double() for name, tensor in tensors.items()}
-            wanted = evaluate(lambda output=output, **t: definition()(**t)[output], exact)
-            for name, value in wanted.items():
-                assert float((found[name] - value).norm()) <= 1e-5 * max(float(value.norm()), 1e-30), name
+    @pytest.mark.parametrize("weights", [(0.0, 1.0), (1.0, 0.0)])
+    def test_gradients_of_one_output_alone(self, weights):
+        assert_right(on_gpu(make(80), torch.float32), weights)
 
     def test_second_derivatives_are_refused(self):
         tensors = on_gpu(make(5), torch.float32)
@@ -199,7 +202,7 @@ class TestKernels:
 
         t = {name: value.requires_grad_() for name, value in on_gpu(make(40), torch.float32).items()}
         arguments = [t[n] for n in ("x", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")]
-        torch.library.opcheck(cuda._forward_op, (*arguments, None, True, True))
+        torch.library.opcheck(cuda._forward, (*arguments, None, True, True))
 
     def test_captured_in_a_graph(self):
         tensors = on_gpu(make(300), torch.bfloat16)
@@ -258,37 +261,36 @@ interpreted()
 
 def interpreted() -> None:
     """Every kernel on the CPU (the interpreter's bfloat16 products are wrong in all versions tried: float32 here)."""
-    from ssm_kit.ops.ssd import cuda
-
-    names = ("x", "delta", "A", "B", "C", "D", "z", "delta_bias")
+    from ssm_kit.ops.ssd import _launch, _plan
 
     def compare(tensors: dict[str, Tensor], bounds: list[int] | None, softplus: bool) -> None:
         cu_seqlens = None if bounds is None else torch.tensor(bounds)
         exact = {name: t.double().requires_grad_() for name, t in tensors.items()}
-        y, state = ssd(
-            **exact, cu_seqlens=cu_seqlens, delta_softplus=softplus, return_final_state=True, backend="torch"
-        )
+        options = {"cu_seqlens": cu_seqlens, "delta_softplus": softplus, "return_final_state": True}
+        y, state = ssd(**exact, **options, backend="torch")
         dy, dstate = torch.randn_like(y), torch.randn_like(state)
         wanted = dict(zip(exact, torch.autograd.grad((y, state), list(exact.values()), (dy, dstate)), strict=True))
-        inputs, initial = [tensors.get(name) for name in names], tensors.get("initial_state")
-        single = [t.detach().float() for t in (y, state, dy, dstate)]
-        found_y, ungated, found_state = cuda._run_forward(*inputs, initial, cu_seqlens, softplus, "z" in tensors)
-        gradients = cuda._run_backward(*single[2:], *inputs, initial, cu_seqlens, ungated, softplus)
-        pairs = [(found_y, single[0]), (found_state, single[1])]
-        pairs += [(g.view_as(wanted[n]), wanted[n]) for g, n in zip(gradients, (*names, "initial_state"), strict=True)
-                  if n in wanted]  # fmt: skip
-        for found, expected in pairs:
-            error = float((found - expected).norm() / expected.norm())
-            assert error <= 1e-5, error
+        absent = dict.fromkeys(_launch.Inputs._fields) | {"cu_seqlens": cu_seqlens}
+        inputs = _launch.Inputs(**absent | tensors)
+        found_y, ungated, found_state = _launch.forward(inputs, softplus, "z" in tensors)
+        gradients = _launch.backward(inputs, softplus, dy.float(), dstate.float(), ungated)
+        found = dict(zip(_launch.Inputs._fields, gradients, strict=False)) | {"y": found_y, "state": found_state}
+        for name, expected in (wanted | {"y": y.detach(), "state": state.detach()}).items():
+            error = float((found[name].view_as(expected) - expected).norm() / expected.norm())
+            assert error <= 1e-5, (name, error)
 
     plain = make(37, batch=1, heads=4, dtype=torch.float32)
     compare({n: t for n, t in plain.items() if n not in ("D", "z", "initial_state")}, None, softplus=True)
-    cuda._Plan.segments = lambda self, processors: 2  # type: ignore[method-assign]
+    _plan.has_copy_engine = lambda x: True  # the interpreter knows descriptors
+    _plan.factors = lambda dtype: True
+    compare(make(64, batch=1, heads=2, groups=1, width=16, states=16, dtype=torch.float32), None, softplus=False)
+    _plan.Plan.segments = lambda self, processors: 2  # type: ignore[method-assign]
     packed = make(70, batch=1, heads=2, dtype=torch.float32, wide_skip=True)
     packed["initial_state"] = make(1, batch=2, heads=2, dtype=torch.float32)["initial_state"]
     compare(packed, [0, 33, 70], softplus=False)
     now, state = at(plain, 0), plain["initial_state"]
-    found = cuda._run_step(*(now[n] for n in names[:5]), state, now["D"], now["z"], now["delta_bias"], True)
+    order = (now[name] for name in ("x", "delta", "A", "B", "C"))
+    found = _launch.step(*order, state, now["D"], now["z"], now["delta_bias"], True)
     for output, expected in zip(found, ssd_step(**now, state=state, delta_softplus=True), strict=True):
         torch.testing.assert_close(output, expected)
 

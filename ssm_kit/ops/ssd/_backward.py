@@ -5,6 +5,9 @@ import triton.language as tl
 
 from ssm_kit.ops.ssd._tiles import chunk_at, decays_between, exp2, put, tile
 
+FACTORED = tl.constexpr(200.0)
+"""Across a chunk that keeps 2^-200 of a state, the two factors of a decay, 2^±100 at most, still fit a bfloat16."""
+
 
 @triton.jit
 def across(
@@ -12,20 +15,24 @@ def across(
     length, tokens, heads, per_group, stride_x, stride_C, stride_dy,
     P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, Q: tl.constexpr,
     SLICES: tl.constexpr, PACKED: tl.constexpr, MODE: tl.constexpr, STORED: tl.constexpr, PRECISION: tl.constexpr,
-    STAGES: tl.constexpr,
+    COLUMNS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """What passes through the states at a chunk's bounds, backward: y_i reads since_i C_i · h, u_j writes until_j B_j.
 
-    One program has one chunk and some heads of a group, one after another, and keeps the sums over those heads that dB
-    and dC are, (parts, L, G, N). Grid (slots, groups, parts of a group). Per slice: dsince (slots, slices, Q), the
-    gradient of log since; dpassed (slots, slices), that of the log decay across the chunk.
+    One program has one chunk, COLUMNS of the N columns, and some heads of a group, one after another; it keeps the sums
+    over those heads that dB and dC are, (parts, L, G, N). Grid (slots × tiles of columns, groups, parts of a group).
+    Per slice and tile of columns: dsince (slots, slices, tiles, Q), the gradient of log since; dpassed (slots, slices,
+    tiles), that of the log decay across the chunk.
     """
-    slot, group, part = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
-    at, n, row = tl.arange(0, Q), tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_P)
+    TILES: tl.constexpr = BLOCK_N // COLUMNS
+    slot, group, part = (tl.program_id(0) // TILES).to(tl.int64), tl.program_id(1), tl.program_id(2)
+    which = tl.program_id(0) % TILES
+    column = which * COLUMNS
+    at, n, row = tl.arange(0, Q), tl.arange(0, COLUMNS), tl.arange(0, BLOCK_P)
     start, left = chunk_at(slot, bounds, sequence_of, length, Q, PACKED)
-    C_tile = tile(C, start, stride_C, group * N, at, n, left, N, MODE)
-    dB_sum = tl.zeros((Q, BLOCK_N), tl.float32)
-    dC_sum = tl.zeros((Q, BLOCK_N), tl.float32)
+    C_tile = tile(C, start, stride_C, group * N + column, at, n, left, N - column, MODE)
+    dB_sum = tl.zeros((Q, COLUMNS), tl.float32)
+    dC_sum = tl.zeros((Q, COLUMNS), tl.float32)
     of_group = per_group * SLICES
     per_part = tl.cdiv(of_group, tl.num_programs(2))
     low = group * of_group + part * per_part
@@ -35,20 +42,21 @@ def across(
         x_tile = tile(x, start, stride_x, head * P + offset, at, row, left, P - offset, MODE)
         dy_tile = tile(dy, start, stride_dy, head * P + offset, at, row, left, P - offset, MODE)
         stored = slot * (heads * SLICES) + slice_
-        h = tile(states, stored * BLOCK_P, BLOCK_N, 0, row, n, BLOCK_P, BLOCK_N, STORED)
-        dh = tile(dstates, stored * BLOCK_P, BLOCK_N, 0, row, n, BLOCK_P, BLOCK_N, STORED)
+        h = tile(states, stored * BLOCK_P, BLOCK_N, column, row, n, BLOCK_P, COLUMNS, STORED)
+        dh = tile(dstates, stored * BLOCK_P, BLOCK_N, column, row, n, BLOCK_P, COLUMNS, STORED)
         known = (slot * heads + head) * Q
         total, since = tl.load(totals + known + Q - 1), tl.load(totals + known + at)
-        written = x_tile * (exp2(total - since) * tl.load(steps + known + at))[:, None]
-        dread = dy_tile * exp2(since)[:, None]
-        dB_sum = tl.dot(written.to(dh.dtype), dh, dB_sum, input_precision=PRECISION)
-        dC_sum = tl.dot(dread.to(h.dtype), h, dC_sum, input_precision=PRECISION)
-        read = tl.dot(C_tile, tl.trans(h), input_precision=PRECISION)
-        tl.store(dsince + stored * Q + at, tl.sum(read * dread, 1))
-        tl.store(dpassed + stored, exp2(total) * tl.sum(h.to(tl.float32) * dh.to(tl.float32)))
-    inside = (at < left)[:, None] & (n < N)[None, :]
+        u = x_tile * (exp2(total - since) * tl.load(steps + known + at))[:, None]
+        read = dy_tile * exp2(since)[:, None]
+        dB_sum = tl.dot(u.to(dh.dtype), dh, dB_sum, input_precision=PRECISION)
+        dC_sum = tl.dot(read.to(h.dtype), h, dC_sum, input_precision=PRECISION)
+        recalled = tl.dot(C_tile, tl.trans(h), input_precision=PRECISION)
+        tl.store(dsince + (stored * TILES + which) * Q + at, tl.sum(recalled * read, 1))
+        crossing = exp2(total) * tl.sum(h.to(tl.float32) * dh.to(tl.float32))
+        tl.store(dpassed + stored * TILES + which, crossing)
+    inside = (at < left)[:, None] & (n < N - column)[None, :]
     groups = tl.num_programs(1)
-    places = ((part * tokens + start) * groups + group) * N + at[:, None] * (groups * N) + n[None, :]
+    places = ((part * tokens + start) * groups + group) * N + column + at[:, None] * (groups * N) + n[None, :]
     tl.store(dB + places, dB_sum, mask=inside)
     tl.store(dC + places, dC_sum, mask=inside)
 
@@ -63,17 +71,22 @@ def inside(
 ):  # fmt: skip
     """What passes from step to step inside a chunk, backward, and with it all of dx; after `across`.
 
+    A decay is a product, exp2(total_i - half) exp2(half - total_j): rows of dy and of u take its factors, and the scores
+    C_i · B_j are the same for all heads. Where a chunk forgets too much for that there are zeros: `inside_exact` follows.
+    What is counted with opposite signs is made of the same rounded factors, so that it cancels.
+
     Programs and sums as in `across`, to whose dB and dC the parts inside the chunk are added. Per slice and step,
     (slots, slices, Q): dwritten, the gradient of Δ through u = Δx; duntil, of the log decay until the chunk's end;
-    dcrossing, of the log decays between steps, with + at the step that reads and with - at the step that writes. dD per
-    slice and step as well for one D a head (SKIP = 1), and (slots, H, P) for one a row (SKIP = P).
+    dcrossing, of the log decays between steps, with + at the step that reads and with - at the step that writes.
+    dD per slice and step as well for one D a head (SKIP = 1), and (slots, H, P) for one a row (SKIP = P).
     """
     slot, group, part = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     at, n, row = tl.arange(0, Q), tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_P)
     start, left = chunk_at(slot, bounds, sequence_of, length, Q, PACKED)
     B_tile = tile(B, start, stride_B, group * N, at, n, left, N, MODE)
     C_tile = tile(C, start, stride_C, group * N, at, n, left, N, MODE)
-    scores = tl.dot(C_tile, tl.trans(B_tile), input_precision=PRECISION)
+    later = at[:, None] >= at[None, :]
+    scores = tl.where(later, tl.dot(C_tile, tl.trans(B_tile), input_precision=PRECISION), 0.0).to(B_tile.dtype)
     dscores = tl.zeros((Q, Q), tl.float32)
     of_group = per_group * SLICES
     per_part = tl.cdiv(of_group, tl.num_programs(2))
@@ -87,38 +100,119 @@ def inside(
         dh = tile(dstates, stored * BLOCK_P, BLOCK_N, 0, row, n, BLOCK_P, BLOCK_N, STORED)
         known = (slot * heads + head) * Q
         step, since, total = tl.load(steps + known + at), tl.load(totals + known + at), tl.load(totals + known + Q - 1)
-        du = tl.dot(B_tile, tl.trans(dh), input_precision=PRECISION) * exp2(total - since)[:, None]
-        tl.store(duntil + stored * Q + at, tl.sum(x_tile * du, 1) * step)
-        decay = decays_between(since, since, at)
-        dmix = tl.dot(dy_tile, tl.trans(x_tile), input_precision=PRECISION) * decay * step[None, :]
-        du = tl.dot(tl.trans((scores * decay).to(dy_tile.dtype)), dy_tile, du, input_precision=PRECISION)
-        dscores += dmix
-        crossing = (dmix * scores).to(totals.dtype.element_ty)
-        tl.store(dcrossing + stored * Q + at, tl.sum(crossing, 1) - tl.sum(crossing, 0))
+        fits, half = tl.abs(total) <= FACTORED, 0.5 * total
+        out = tl.where(fits, exp2(half - since), 0.0)
+        u = (x_tile * (out * step)[:, None]).to(x_tile.dtype)
+        read = (dy_tile * tl.where(fits, exp2(since - half), 0.0)[:, None]).to(dy_tile.dtype)
+        du = tl.dot(B_tile, tl.trans(dh), input_precision=PRECISION) * exp2(half)
+        to_end = tl.sum(u * du, 1)
+        du = tl.dot(tl.trans(scores), read, du, input_precision=PRECISION)
+        crossing = tl.sum(tl.dot(scores, u, input_precision=PRECISION) * read, 1) - (tl.sum(u * du, 1) - to_end)
+        dscores = tl.dot(read, tl.trans(u), dscores, input_precision=PRECISION)
+        du *= out[:, None]
+        tl.store(duntil + stored * Q + at, to_end)
+        tl.store(dcrossing + stored * Q + at, crossing)
         tl.store(dwritten + stored * Q + at, tl.sum(x_tile * du, 1))
-        du *= step[:, None]
-        if SKIP == 1:
-            tl.store(dD + stored * Q + at, tl.sum(x_tile.to(tl.float32) * dy_tile, 1))
-            du += dy_tile * tl.load(D + head).to(tl.float32)
-        elif SKIP > 1:
-            p = offset + row
-            tl.store(dD + (slot * heads + head) * P + p, tl.sum(x_tile.to(tl.float32) * dy_tile, 0), mask=p < P)
-            du += dy_tile * tl.load(D + head * P + p, mask=p < P, other=0.0).to(tl.float32)[None, :]
+        du = skipped(du * step[:, None], x_tile, dy_tile, D, dD, slot, head, heads, stored, offset, P, Q, BLOCK_P, SKIP)
         put(dx, du, start, heads * P, head * P + offset, at, row, left, P - offset, MODE)
+    dscores = tl.where(later, dscores, 0.0).to(B_tile.dtype)
+    # Read again: kept through the loop, it would take the shared memory that a second program needs.
+    C_tile = tile(C, start, stride_C, group * N, at, n, left, N, MODE)
+    place = (part * tokens + start) * tl.num_programs(1) + group
+    add_shared(dB, dC, dscores, B_tile, C_tile, place, tl.num_programs(1), left, N, Q, BLOCK_N, PRECISION)
+
+
+@triton.jit
+def inside_exact(
+    x, B, C, D, dy, steps, totals, dstates, bounds, sequence_of, dx, dB, dC, dD, dwritten, duntil, dcrossing,
+    length, tokens, heads, per_group, stride_x, stride_B, stride_C, stride_dy,
+    P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, Q: tl.constexpr,
+    SLICES: tl.constexpr, SKIP: tl.constexpr, PACKED: tl.constexpr, MODE: tl.constexpr, STORED: tl.constexpr,
+    PRECISION: tl.constexpr, ALL: tl.constexpr,
+):  # fmt: skip
+    """The same as `inside` with every decay as it is, (Q, Q) for each head; unless ALL, where `inside` put zeros."""
+    slot, group, part = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
+    at, n, row = tl.arange(0, Q), tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_P)
+    start, left = chunk_at(slot, bounds, sequence_of, length, Q, PACKED)
+    of_group = per_group * SLICES
+    per_part = tl.cdiv(of_group, tl.num_programs(2))
+    low = group * of_group + part * per_part
+    high = tl.minimum(low + per_part, (group + 1) * of_group)
+    if not ALL:
+        largest = 0.0
+        for slice_ in range(low, high):
+            largest = tl.maximum(largest, tl.abs(tl.load(totals + (slot * heads + slice_ // SLICES) * Q + Q - 1)))
+        if largest <= FACTORED:
+            return
+    B_tile = tile(B, start, stride_B, group * N, at, n, left, N, MODE)
+    C_tile = tile(C, start, stride_C, group * N, at, n, left, N, MODE)
+    scores = tl.dot(C_tile, tl.trans(B_tile), input_precision=PRECISION)
+    dscores = tl.zeros((Q, Q), tl.float32)
+    for slice_ in range(low, high):
+        head = slice_ // SLICES
+        offset = slice_ % SLICES * BLOCK_P
+        known = (slot * heads + head) * Q
+        step, since, total = tl.load(steps + known + at), tl.load(totals + known + at), tl.load(totals + known + Q - 1)
+        if ALL or tl.abs(total) > FACTORED:
+            x_tile = tile(x, start, stride_x, head * P + offset, at, row, left, P - offset, MODE)
+            dy_tile = tile(dy, start, stride_dy, head * P + offset, at, row, left, P - offset, MODE)
+            stored = slot * (heads * SLICES) + slice_
+            dh = tile(dstates, stored * BLOCK_P, BLOCK_N, 0, row, n, BLOCK_P, BLOCK_N, STORED)
+            du = tl.dot(B_tile, tl.trans(dh), input_precision=PRECISION) * exp2(total - since)[:, None]
+            tl.store(duntil + stored * Q + at, tl.sum(x_tile * du, 1) * step)
+            decay = decays_between(since, since, at)
+            dmix = tl.dot(dy_tile, tl.trans(x_tile), input_precision=PRECISION) * decay * step[None, :]
+            du = tl.dot(tl.trans((scores * decay).to(dy_tile.dtype)), dy_tile, du, input_precision=PRECISION)
+            dscores += dmix
+            # Without the diagonal, which no decay has: it would leave its rounding errors.
+            crossing = tl.where(at[:, None] > at[None, :], dmix * scores, 0.0).to(totals.dtype.element_ty)
+            tl.store(dcrossing + stored * Q + at, tl.sum(crossing, 1) - tl.sum(crossing, 0))
+            tl.store(dwritten + stored * Q + at, tl.sum(x_tile * du, 1))
+            du = skipped(
+                du * step[:, None], x_tile, dy_tile, D, dD, slot, head, heads, stored, offset, P, Q, BLOCK_P, SKIP
+            )
+            put(dx, du, start, heads * P, head * P + offset, at, row, left, P - offset, MODE)
+    place = (part * tokens + start) * tl.num_programs(1) + group
+    dscores = dscores.to(B_tile.dtype)
+    add_shared(dB, dC, dscores, B_tile, C_tile, place, tl.num_programs(1), left, N, Q, BLOCK_N, PRECISION)
+
+
+@triton.jit
+def skipped(
+    dx, x_tile, dy_tile, D, dD, slot, head, heads, stored, offset,
+    P: tl.constexpr, Q: tl.constexpr, BLOCK_P: tl.constexpr, SKIP: tl.constexpr,
+):  # fmt: skip
+    """dx with what comes through D x; stores the gradient of D."""
+    if SKIP == 1:
+        tl.store(dD + stored * Q + tl.arange(0, Q), tl.sum(x_tile.to(tl.float32) * dy_tile, 1))
+        dx += dy_tile * tl.load(D + head).to(tl.float32)
+    elif SKIP > 1:
+        p = offset + tl.arange(0, BLOCK_P)
+        tl.store(dD + (slot * heads + head) * P + p, tl.sum(x_tile.to(tl.float32) * dy_tile, 0), mask=p < P)
+        dx += dy_tile * tl.load(D + head * P + p, mask=p < P, other=0.0).to(tl.float32)[None, :]
+    return dx
+
+
+@triton.jit
+def add_shared(
+    dB, dC, dscores, B_tile, C_tile, place, groups, left, N: tl.constexpr, Q: tl.constexpr, BLOCK_N: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Add what comes through the scores C_i · B_j, which the heads of a group share, to this part's dB and dC."""
+    at, n = tl.arange(0, Q), tl.arange(0, BLOCK_N)
     given = (at < left)[:, None] & (n < N)[None, :]
-    groups = tl.num_programs(1)
-    places = ((part * tokens + start) * groups + group) * N + at[:, None] * (groups * N) + n[None, :]
-    dscores_low = dscores.to(C_tile.dtype)
+    places = place * N + at[:, None] * (groups * N) + n[None, :]
     dB_sum = tl.load(dB + places, mask=given, other=0.0)
-    tl.store(dB + places, tl.dot(tl.trans(dscores_low), C_tile, dB_sum, input_precision=PRECISION), mask=given)
+    tl.store(dB + places, tl.dot(tl.trans(dscores), C_tile, dB_sum, input_precision=PRECISION), mask=given)
     dC_sum = tl.load(dC + places, mask=given, other=0.0)
-    tl.store(dC + places, tl.dot(dscores_low, B_tile, dC_sum, input_precision=PRECISION), mask=given)
+    tl.store(dC + places, tl.dot(dscores, B_tile, dC_sum, input_precision=PRECISION), mask=given)
 
 
 @triton.jit
 def finish(
     A, steps, dsince, dpassed, dwritten, duntil, dcrossing, bounds, sequence_of, ddelta, dA, length, heads,
-    Q: tl.constexpr, SLICES: tl.constexpr, HEADS: tl.constexpr, SOFTPLUS: tl.constexpr, PACKED: tl.constexpr,
+    Q: tl.constexpr, SLICES: tl.constexpr, TILES: tl.constexpr, HEADS: tl.constexpr, SOFTPLUS: tl.constexpr,
+    PACKED: tl.constexpr,
 ):  # fmt: skip
     """Gradients of delta (L, H) and, chunk by chunk, of A (slots, H); grid (slots, H / HEADS).
 
@@ -127,30 +221,34 @@ def finish(
     slot, at = tl.program_id(0).to(tl.int64), tl.arange(0, Q)
     head = tl.program_id(1) * HEADS + tl.arange(0, HEADS)
     start, left = chunk_at(slot, bounds, sequence_of, length, Q, PACKED)
-    inside = (head < heads)[None, :] & (at < left)[:, None]
+    given = head < heads
+    inside = given[None, :] & (at < left)[:, None]
+    line = slot * heads + head
     later = tl.zeros((Q, HEADS), dcrossing.dtype.element_ty)
-    before, written = later, later
+    before = later
+    written = tl.zeros((Q, HEADS), tl.float32)
+    passed = tl.zeros((HEADS,), tl.float32)
     for index in range(SLICES):
-        row = (slot * heads + head) * SLICES + index
-        places = row[None, :] * Q + at[:, None]
-        later += tl.load(dcrossing + places, mask=inside, other=0.0) + tl.load(dsince + places, mask=inside, other=0.0)
+        places = (line * SLICES + index)[None, :] * Q + at[:, None]
+        later += tl.load(dcrossing + places, mask=inside, other=0.0)
         before += tl.load(duntil + places, mask=inside, other=0.0)
         written += tl.load(dwritten + places, mask=inside, other=0.0)
-    dlog = tl.cumsum(later, 0, reverse=True) + tl.cumsum(before, 0) - before
-    for index in range(SLICES):
-        dlog += tl.load(dpassed + (slot * heads + head) * SLICES + index, mask=head < heads, other=0.0)[None, :]
-    step = tl.load(steps + (slot * heads + head)[None, :] * Q + at[:, None], mask=inside, other=0.0)
-    A_row = tl.load(A + head, mask=head < heads, other=0.0).to(tl.float32)
-    dstep = (written + A_row[None, :] * dlog).to(tl.float32)
+    for index in range(SLICES * TILES):
+        place = line * (SLICES * TILES) + index
+        later += tl.load(dsince + place[None, :] * Q + at[:, None], mask=inside, other=0.0)
+        passed += tl.load(dpassed + place, mask=given, other=0.0)
+    dlog = tl.cumsum(later, 0, reverse=True) + tl.cumsum(before, 0) - before + passed[None, :]
+    step = tl.load(steps + line[None, :] * Q + at[:, None], mask=inside, other=0.0)
+    dstep = (written + tl.load(A + head, mask=given, other=0.0).to(tl.float32)[None, :] * dlog).to(tl.float32)
     if SOFTPLUS:  # its derivative is 1 - e^-Δ
         series = step * (1.0 - step * (0.5 - step * (1.0 / 6.0 - step * (1.0 / 24.0))))
         dstep *= tl.where(step < 0.03, series, 1.0 - tl.exp(-step))
     tl.store(ddelta + (start + at)[:, None] * heads + head[None, :], dstep, mask=inside)
-    tl.store(dA + slot * heads + head, tl.sum(step * dlog, 0).to(tl.float32), mask=(head < heads) & (left > 0))
+    tl.store(dA + line, tl.sum(step * dlog, 0).to(tl.float32), mask=given & (left > 0))
 
 
 @triton.jit
-def gate_backward(dy, z, ungated, dungated, dz, size, BLOCK: tl.constexpr):
+def gate(dy, z, ungated, dungated, dz, size, BLOCK: tl.constexpr):
     """y = u SiLU(z), backward: du = dy SiLU(z), dz = dy u σ(z) (1 + z (1 - σ(z)))."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < size

@@ -1,0 +1,214 @@
+"""SSD's kernels launched in their order: forward, backward, one step. No autograd here: see `cuda`."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ssm_kit.ops.ssd import _backward, _forward, _step
+from ssm_kit.ops.ssd._plan import Plan, ceil, plan_of, power, processors, rows, with_copies
+
+HEADS = 16
+"""Heads that one program of `prepare` and `finish` takes."""
+
+
+class Inputs(NamedTuple):
+    """The arguments of `ssd`, in the order of its custom operators; x, B and C in one dtype."""
+
+    x: Tensor
+    delta: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    D: Tensor | None
+    z: Tensor | None
+    delta_bias: Tensor | None
+    initial_state: Tensor | None
+    cu_seqlens: Tensor | None
+
+    def laid_out(self) -> "Inputs":
+        """The same values as the kernels can read them; copied only where they must be."""
+        timed = {"x": self.x, "delta": self.delta, "B": self.B, "C": self.C, "z": self.z}
+        dense = {"A": self.A, "D": self.D, "delta_bias": self.delta_bias, "initial_state": self.initial_state}
+        changes = {name: rows(tensor) for name, tensor in timed.items() if tensor is not None}
+        changes |= {name: tensor.contiguous() for name, tensor in dense.items() if tensor is not None}
+        return self._replace(**changes)
+
+    @property
+    def skip(self) -> int:
+        """How many D a head has: 0 for none, 1, or P."""
+        return 0 if self.D is None else self.D.numel() // self.D.shape[0]
+
+
+class Chunks(NamedTuple):
+    """What the kernels know of each chunk and head, (slots, H, Q), see `_forward.prepare`."""
+
+    steps: Tensor
+    totals: Tensor
+    sources: Tensor
+    sequence_of: Tensor | None  # (slots,), where sequences are packed
+
+
+def forward(inputs: Inputs, softplus: bool, keep_ungated: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """y, y before the gate (empty unless it is kept) and the final state (sequences, H, P, N)."""
+    t = inputs.laid_out()
+    plan = with_copies(plan_of(t.x, t.B, t.cu_seqlens), t.x, t.B, t.C, t.z)
+    chunks = _prepare(plan, t, softplus)
+    y = _empty(t.x, t.x.shape, t.x.dtype)
+    ungated = torch.empty_like(y) if keep_ungated else None
+    final = _empty(y, (plan.sequences, plan.heads, plan.P, plan.N))
+    segments = plan.segments(processors(y.device))
+    ends, passed = _ends(plan, chunks, t.x, t.B, t.cu_seqlens, segments, reverse=False)
+    by_p, by_n = partial(plan.source, columns=plan.block_p), partial(plan.source, columns=plan.block_n)
+    _forward.forward[(plan.sequences * plan.slices, segments)](
+        by_p(t.x), by_n(t.B), by_n(t.C), t.D, by_p(t.z), chunks.totals, chunks.sources, t.initial_state, ends, passed,
+        t.cu_seqlens, by_p(y), by_p(ungated), final, plan.length, plan.heads, plan.heads // plan.groups, t.x.stride(1),
+        t.B.stride(1), t.C.stride(1), 0 if t.z is None else t.z.stride(1), **plan.shapes(), SKIP=t.skip,
+        **plan.launch("forward"),
+    )  # fmt: skip
+    return y, y.new_empty(0) if ungated is None else ungated, final
+
+
+def backward(inputs: Inputs, softplus: bool, dy: Tensor, dfinal: Tensor, ungated: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients of the first nine inputs, those of parameters and states in float32."""
+    t = inputs.laid_out()
+    dz = None
+    if t.z is not None:
+        dy, dz = _gate(dy.contiguous(), t.z.contiguous(), ungated)
+    dy = rows(dy)
+    plan = with_copies(plan_of(t.x, t.B, t.cu_seqlens), t.x, t.B, t.C, dy)
+    chunks = _prepare(plan, t, softplus)
+    scratch = (plan.slots, plan.slices, plan.block_p, plan.block_n)
+    states, dstates = (_empty(t.x, scratch, t.x.dtype) for _ in range(2))
+    dinitial = _empty(t.x, (plan.sequences, plan.heads, plan.P, plan.N))
+    _walk(plan, chunks, t.x, t.B, t.cu_seqlens, t.initial_state, states, None, reverse=False)
+    _walk(plan, chunks, dy, t.C, t.cu_seqlens, dfinal.contiguous(), dstates, dinitial, reverse=True)
+    dx, ddelta, dA, dB, dC, dD = _chunks(plan, chunks, t, softplus, dy, states, dstates)
+    return dx, ddelta, dA, dB, dC, dD, dz, ddelta.sum((0, 1)), dinitial
+
+
+def step(
+    x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor, D: Tensor | None, z: Tensor | None,
+    delta_bias: Tensor | None, softplus: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """y (B, H, P) and the next state (B, H, P, N) of one step, shapes as in `ssd_step`."""
+    batch, heads, P, N = state.shape
+    x, delta, B, C = (tensor if tensor[0].is_contiguous() else tensor.contiguous() for tensor in (x, delta, B, C))
+    z = z if z is None or z[0].is_contiguous() else z.contiguous()
+    D, delta_bias = (tensor if tensor is None else tensor.contiguous() for tensor in (D, delta_bias))
+    y, after = _empty(x, x.shape, x.dtype), _empty(x, state.shape)
+    block_n = power(N)
+    block_p = min(power(P), max(1, 4096 // block_n))
+    _step.step[(batch * heads, ceil(P, block_p))](
+        state.contiguous(), x, delta, A.contiguous(), B, C, D, z, delta_bias, y, after, heads, heads // B.shape[1],
+        x.stride(0), delta.stride(0), B.stride(0), C.stride(0), 0 if z is None else z.stride(0), P=P, N=N,
+        BLOCK_P=block_p, BLOCK_N=block_n, SKIP=0 if D is None else D.numel() // heads, SOFTPLUS=softplus, num_warps=4,
+    )  # fmt: skip
+    return y, after
+
+
+def _empty(like: Tensor, shape: Any, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device=like.device)
+
+
+def _prepare(plan: Plan, t: Inputs, softplus: bool) -> Chunks:
+    shape = (plan.slots, plan.heads, plan.chunk)
+    wide = torch.float64 if plan.exact else torch.float32
+    sequence_of = None if t.cu_seqlens is None else _sequence_of(plan, t.cu_seqlens)
+    chunks = Chunks(_empty(t.x, shape), _empty(t.x, shape, wide), _empty(t.x, shape, wide), sequence_of)
+    _forward.prepare[(plan.slots, ceil(plan.heads, HEADS))](
+        t.delta, t.A, t.delta_bias, t.cu_seqlens, sequence_of, *chunks[:3], plan.length, plan.heads, t.delta.stride(1),
+        Q=plan.chunk, HEADS=HEADS, SOFTPLUS=softplus, PACKED=plan.packed, EXACT=plan.exact, num_warps=4,
+    )  # fmt: skip
+    return chunks
+
+
+def _sequence_of(plan: Plan, bounds: Tensor) -> Tensor:
+    """The sequence that each slot belongs to, found on the GPU."""
+    firsts = bounds[:-1] // plan.chunk + torch.arange(plan.sequences, device=bounds.device)
+    slots = torch.arange(plan.slots, device=bounds.device)
+    return (torch.searchsorted(firsts, slots, right=True) - 1).to(torch.int32)
+
+
+def _ends(
+    plan: Plan, chunks: Chunks, x: Tensor, B: Tensor, bounds: Tensor | None, segments: int, *, reverse: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """What each segment ends in when it starts from zero, and its decay; None where there is only one."""
+    if segments == 1:
+        return None, None
+    lines = plan.sequences * plan.slices
+    ends, passed = _empty(x, (lines, segments, plan.block_p, plan.block_n)), _empty(x, (lines, segments))
+    _launch_walk(plan, chunks, x, B, bounds, segments, None, None, None, None, None, ends, passed, reverse=reverse)
+    return ends, passed
+
+
+def _walk(
+    plan: Plan, chunks: Chunks, x: Tensor, B: Tensor, bounds: Tensor | None, arriving: Tensor | None, states: Tensor,
+    leaving: Tensor | None, *, reverse: bool,
+) -> None:  # fmt: skip
+    """Fill `states` with what reaches every chunk, and `leaving` with what leaves each sequence."""
+    segments = plan.segments(processors(x.device))
+    ends, passed = _ends(plan, chunks, x, B, bounds, segments, reverse=reverse)
+    tensors = (arriving, ends, passed, plan.states(states, plan.block_n), leaving, None, None)
+    _launch_walk(plan, chunks, x, B, bounds, segments, *tensors, reverse=reverse)
+
+
+def _launch_walk(
+    plan: Plan, chunks: Chunks, x: Tensor, B: Tensor, bounds: Tensor | None, segments: int, *tensors: Any, reverse: bool
+) -> None:
+    _forward.walk[(plan.sequences * plan.slices, segments)](
+        plan.source(x, plan.block_p), plan.source(B, plan.block_n), chunks.totals, chunks.sources, *tensors, bounds,
+        plan.length, plan.heads, plan.heads // plan.groups, x.stride(1), B.stride(1),
+        **plan.shapes(), STORED=plan.stored, REVERSE=reverse, **plan.launch("walk"),
+    )  # fmt: skip
+
+
+def _gate(dy: Tensor, z: Tensor, ungated: Tensor) -> tuple[Tensor, Tensor]:
+    dungated, dz = torch.empty_like(ungated), torch.empty_like(z)
+    block = 4096
+    _backward.gate[(ceil(dy.numel(), block),)](dy, z, ungated, dungated, dz, dy.numel(), BLOCK=block, num_warps=8)
+    return dungated, dz
+
+
+def _chunks(
+    plan: Plan, chunks: Chunks, t: Inputs, softplus: bool, dy: Tensor, states: Tensor, dstates: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+    """The gradients of x, delta, A, B, C and D, given the states and their gradients at every chunk's bounds."""
+    per_group = plan.heads // plan.groups
+    parts = min(per_group, ceil(4 * processors(dy.device), plan.slots * plan.groups))
+    dx, ddelta = _empty(dy, t.x.shape, t.x.dtype), _empty(dy, t.delta.shape)
+    dB, dC = (_empty(dy, (parts, *t.B.shape)) for _ in range(2))
+    by_step = (plan.slots, plan.slices, plan.chunk)
+    dwritten, duntil = (_empty(dy, by_step) for _ in range(2))
+    dcrossing = _empty(dy, by_step, chunks.totals.dtype)
+    columns = min(64, plan.block_n)
+    tiles = plan.block_n // columns
+    dsince, dpassed = _empty(dy, (*by_step, tiles)), _empty(dy, (*by_step[:2], tiles))
+    # Slots of packed sequences can stay unused: zeros there.
+    dA = dy.new_zeros((plan.slots, plan.heads), dtype=torch.float32)
+    skips = plan.slices_of_head * plan.chunk if t.skip == 1 else plan.P
+    dD = None if t.D is None else dy.new_zeros((plan.slots, plan.heads, skips), dtype=torch.float32)
+    where, sizes = (t.cu_seqlens, chunks.sequence_of), (plan.length, plan.tokens, plan.heads, per_group)
+    by_p, by_n = partial(plan.source, columns=plan.block_p), partial(plan.source, columns=plan.block_n)
+    grid, options = (plan.slots, plan.groups, parts), plan.shapes() | {"STORED": plan.stored}
+    _backward.across[(plan.slots * tiles, *grid[1:])](
+        by_p(t.x), plan.source(t.C, columns), by_p(dy), chunks.steps, chunks.totals, plan.states(states, columns),
+        plan.states(dstates, columns), *where, dB, dC, dsince, dpassed, *sizes, t.x.stride(1), t.C.stride(1),
+        dy.stride(1), COLUMNS=columns, **options, **plan.launch("across"),
+    )  # fmt: skip
+    arguments = (
+        by_p(t.x), by_n(t.B), by_n(t.C), t.D, by_p(dy), chunks.steps, chunks.totals,
+        plan.states(dstates, plan.block_n), *where, by_p(dx), dB, dC, dD, dwritten, duntil, dcrossing, *sizes,
+        t.x.stride(1), t.B.stride(1), t.C.stride(1), dy.stride(1),
+    )  # fmt: skip
+    if plan.factored:
+        _backward.inside[grid](*arguments, SKIP=t.skip, **options, **plan.launch("inside"))
+    _backward.inside_exact[grid](*arguments, SKIP=t.skip, ALL=not plan.factored, **options, num_warps=4)
+    _backward.finish[(plan.slots, ceil(plan.heads, HEADS))](
+        t.A, chunks.steps, dsince, dpassed, dwritten, duntil, dcrossing, *where, ddelta, dA, plan.length, plan.heads,
+        Q=plan.chunk, SLICES=plan.slices_of_head, TILES=tiles, HEADS=HEADS, SOFTPLUS=softplus, PACKED=plan.packed,
+        num_warps=4,
+    )  # fmt: skip
+    dD = None if dD is None else dD.sum((0, 2) if t.skip == 1 else 0)
+    return dx, ddelta, dA.sum(0), dB.sum(0), dC.sum(0), dD

@@ -1,0 +1,146 @@
+"""How a call of SSD is cut into tiles, chunks and segments for the GPU, and how its tensors reach the kernels."""
+
+import functools
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from ssm_kit.ops.ssd._tiles import COPIED, FULL, MASKED
+
+LAUNCHES = {
+    "forward": {"STAGES": 2, "num_warps": 4},
+    "walk": {"STAGES": 3, "num_warps": 4},
+    "across": {"STAGES": 2, "num_warps": 4},
+    "inside": {"STAGES": 2, "num_warps": 4},
+}
+"""Depth of the loads' pipeline and warps of each kernel: the fastest of those tried on an H200."""
+
+
+class Plan(NamedTuple):
+    """Sizes, and how they are cut."""
+
+    sequences: int
+    length: int  # of every sequence, or of all together where they are packed
+    tokens: int
+    heads: int
+    P: int
+    groups: int
+    N: int
+    block_p: int
+    block_n: int
+    chunk: int
+    exact: bool  # float32 inputs
+    factored: bool  # decays as products, see `_backward.inside`
+    small: bool
+    packed: bool
+    mode: int  # of tiles of the caller's tensors, see `_tiles.tile`
+    stored: int  # of tiles of states
+    precision: str
+
+    @property
+    def slices(self) -> int:
+        return self.heads * self.slices_of_head
+
+    @property
+    def slices_of_head(self) -> int:
+        return ceil(self.P, self.block_p)
+
+    @property
+    def slots(self) -> int:
+        """Chunks of all sequences; of packed ones as many as there can be."""
+        if self.packed:
+            return self.tokens // self.chunk + self.sequences
+        return self.sequences * ceil(self.length, self.chunk)
+
+    def segments(self, processors: int) -> int:
+        """Parts of a sequence that run at once, for two programs a multiprocessor; of 8 chunks at least."""
+        wanted = 2 * processors // (self.sequences * self.slices)
+        return max(1, min(wanted, 16, self.length // (8 * self.chunk)))
+
+    def source(self, tensor: Tensor | None, columns: int) -> Any:
+        """What the kernels take for a tensor of the caller's, (B, L, ...), by tiles of `columns` columns."""
+        if tensor is None or self.mode != COPIED.value:
+            return tensor
+        width = tensor.shape[2] * tensor.shape[3]
+        return TensorDescriptor(tensor, [self.tokens, width], [tensor.stride(1), 1], [self.chunk, columns])
+
+    def states(self, tensor: Tensor | None, columns: int) -> Any:
+        """What the kernels take for the states of all slots, by tiles of `columns` columns."""
+        if tensor is None or self.stored != COPIED.value:
+            return tensor
+        lines = self.slots * self.slices * self.block_p
+        return TensorDescriptor(tensor, [lines, self.block_n], [self.block_n, 1], [self.block_p, columns])
+
+    def launch(self, kernel: str) -> dict[str, int]:
+        # float32 tiles are twice as large: without a pipeline they fit the shared memory of small GPUs.
+        return {"STAGES": 1, "num_warps": 4} if self.small or self.exact else LAUNCHES[kernel]
+
+    def shapes(self) -> dict[str, Any]:
+        return {
+            "P": self.P, "N": self.N, "BLOCK_P": self.block_p, "BLOCK_N": self.block_n, "Q": self.chunk,
+            "SLICES": self.slices_of_head, "PACKED": self.packed, "MODE": self.mode, "PRECISION": self.precision,
+        }  # fmt: skip
+
+
+def plan_of(x: Tensor, B: Tensor, cu_seqlens: Tensor | None) -> Plan:
+    batch, length, heads, P = x.shape
+    groups, N = B.shape[2:]
+    # Before Ampere, Triton has no matrix products in hardware: small tiles, or they do not fit the registers.
+    small = capability(x.device) < 8
+    block_n = max(16, power(N))
+    block_p = min(16 if small else 64 if block_n <= 128 else 32, max(16, power(P)))
+    chunk = 16 if small else 64 if block_n <= 128 else 32
+    full = cu_seqlens is None and length % chunk == 0 and P % block_p == 0 and block_n == N
+    return Plan(
+        batch if cu_seqlens is None else len(cu_seqlens) - 1, length, batch * length, heads, P, groups, N, block_p,
+        block_n, chunk, x.dtype == torch.float32, factors(x.dtype), small, cu_seqlens is not None,
+        FULL.value if full else MASKED.value, COPIED.value if has_copy_engine(x) else FULL.value,
+        "ieee" if small or not x.is_cuda else "bf16x6",
+    )  # fmt: skip
+
+
+def with_copies(plan: Plan, *tensors: Tensor | None) -> Plan:
+    """The plan, with bulk copies where the GPU has them and all tensors, as `rows` returns them, are aligned."""
+    aligned = all(t.data_ptr() % 16 == 0 and t.stride(1) * t.element_size() % 16 == 0 for t in tensors if t is not None)
+    if plan.stored == COPIED.value and plan.mode == FULL.value and aligned and plan.tokens < 2**31:
+        return plan._replace(mode=COPIED.value)
+    return plan
+
+
+def factors(dtype: torch.dtype) -> bool:
+    """Whether the factors of decays fit the dtype: float16 ends at 2^16, and float32 is wanted exact."""
+    return dtype == torch.bfloat16
+
+
+def has_copy_engine(x: Tensor) -> bool:
+    return capability(x.device) >= 9
+
+
+@functools.cache
+def capability(device: torch.device) -> int:
+    """The major one of the GPU; the interpreter, which has no GPU, is treated like Ampere."""
+    return torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 8
+
+
+@functools.cache
+def processors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
+def ceil(size: int, divisor: int) -> int:
+    return -(-size // divisor)
+
+
+def power(size: int) -> int:
+    """The next power of two."""
+    return 1 << (size - 1).bit_length()
+
+
+def rows(tensor: Tensor) -> Tensor:
+    """(B, L, ...), copied unless one stride leads from each step to the next, also across rows of the batch."""
+    if tensor.is_contiguous():
+        return tensor
+    even = tensor.shape[0] == 1 or tensor.stride(0) == tensor.shape[1] * tensor.stride(1)
+    return tensor if even and tensor.stride(1) > 0 and tensor[0, 0].is_contiguous() else tensor.contiguous()
