@@ -13,6 +13,7 @@ interrupted is trained anew.
 import argparse
 import json
 import math
+import multiprocessing
 import tempfile
 import time
 import traceback
@@ -23,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import multiprocessing
 from tqdm import tqdm
 
 from experiments import byte_models, machine
@@ -47,12 +47,12 @@ def train(run: Run, device: str) -> dict[str, Any]:
         loss_by_context, longest=labels["contexts"][-1], scored=labels["scored"], precision=settings.precision
     )
     lane = Lane(run.model, run.task, settings, device)
-    held_out = []
+    held_out: list[tuple[int, float]] = []
     for until in sorted({max(1, round(look * settings.steps)) for look in (LOOKS if final else LOOKS[-1:])}):
         while lane.step < until:
             lane.advance()
         machine.wait(device)
-        held_out.append([until, evaluate(lane.model, (run.task.length // 2,))[0]])
+        held_out.append((until, evaluate(lane.model, (run.task.length // 2,))[0]))
     trained = time.perf_counter()
     by_context = evaluate(lane.model, labels["contexts"]) if final else []
     return {

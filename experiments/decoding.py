@@ -1,6 +1,6 @@
 """What one more token costs: time, tokens per second, bytes held, against the context, for six models of one width.
 
-    python -m experiments.decoding --out ssm_kit/results/decoding.json
+    python -m experiments.decoding --folder runs/decoding --out ssm_kit/results/decoding.json
     python -m experiments.decoding --smoke
 
 Attention with 16 and with 4 heads of keys, Mamba, Mamba-2, Gated DeltaNet, and Mamba-2 with 3 of 24 layers of grouped
@@ -12,112 +12,30 @@ server would write it in place of the old one. Prefill is timed by itself: readi
 logits of its last token, launched from Python.
 """
 
+import argparse
 import gc
+import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from experiments import machine
+from experiments.decoding_models import FULL, SMOKE, Size, configs, decode, memories
 from experiments.static_attention import WAYS, StaticAttention, with_buffers
+from ssm_kit.lab.checkpoint import write_atomically
 from ssm_kit.layers import state_bytes
-from ssm_kit.models import LanguageModel, ModelConfig, schedule
+from ssm_kit.models import LanguageModel, ModelConfig
 
 WHAT = "Milliseconds of a decoding step and of prefill, tokens a second and bytes held, against context, six models"
 SCRIPT = "experiments/decoding.py"
-ROPE = 10000.0
-SHARE = 0.94
+SHARE = 0.92
 """Of the free memory, for the largest batch; the rest is for what a step computes in between."""
-
-
-@dataclass(frozen=True)
-class Size:
-    """The models and how they are measured."""
-
-    d_model: int
-    layers: int
-    head_dim: int
-    d_state: int
-    d_ff: int
-    contexts: tuple[int, ...]
-    prompts: tuple[int, ...]
-    repeats: int
-    memory: int | None
-    """Bytes that caches may fill; None for what the GPU has."""
-
-
-FULL = Size(
-    d_model=2048,
-    layers=24,
-    head_dim=128,
-    d_state=128,
-    d_ff=5504,
-    contexts=tuple(2**k for k in (10, 12, 14, 16, 17, 18)),
-    prompts=tuple(2**k for k in (10, 12, 14, 16, 17)),
-    repeats=20,
-    memory=None,
-)
-SMOKE = Size(
-    d_model=64,
-    layers=4,
-    head_dim=16,
-    d_state=16,
-    d_ff=128,
-    contexts=(64, 8192),
-    prompts=(64, 256),
-    repeats=3,
-    memory=2**24,
-)
-
-
-def configs(size: Size) -> dict[str, ModelConfig]:
-    """The models, by name."""
-    d, state, heads = size.d_model, size.d_state, size.d_model // size.head_dim
-    mha = {"layer": "Attention", "num_heads": heads, "rope": ROPE}
-    gqa = mha | {"num_kv_heads": max(1, heads // 4)}
-    mamba2 = {"layer": "Mamba2", "d_state": state, "headdim": min(64, size.head_dim)}
-    delta = {"num_k_heads": d // state, "num_v_heads": 2 * d // state, "head_k_dim": state, "head_v_dim": state}
-    kinds: dict[str, dict[str, Any]] = {
-        "attention, MHA": {"M": mha},
-        "attention, GQA": {"M": gqa},
-        "Mamba": {"M": {"layer": "Mamba"}},
-        "Mamba-2": {"M": mamba2},
-        "Gated DeltaNet": {"M": {"layer": "GatedDeltaNet", **delta}},
-        "hybrid": {"M": mamba2, "*": gqa},
-    }
-    found = {}
-    for name, blocks in kinds.items():
-        row = schedule(size.layers, 1 / 8 if "*" in blocks else 0)
-        pattern = "".join(letter + "-" for letter in row)
-        found[name] = ModelConfig(256, d, pattern, {**blocks, "-": {"layer": "MLP", "d_ff": size.d_ff}})
-    return found
-
-
-def decode(model: LanguageModel, ids: Tensor, states: list[Any], keep: bool = True) -> Tensor:
-    """Logits (B, 256) after one more token, ids (B,); with `keep`, `states` then holds the states after it."""
-    x = embeddings = model.embeddings(ids).float()
-    for index, block in enumerate(model.layers):
-        x, after = block(x, states[index], embeddings)
-        if keep:
-            states[index] = after
-        del after  # else it would be held while the next layer makes its own
-    return model.head(model.norm_f(x).to(model.norm_f.weight.dtype))
-
-
-def memories(model: LanguageModel, batch: int, context: int) -> list[Any]:
-    """What every layer remembers when the next token is number `context`: random numbers of the right size."""
-    states: list[Any] = []
-    for block in model.layers:
-        if isinstance(block.mixer, StaticAttention):
-            states.append(block.mixer.buffer(batch, context, context - 1))
-        else:
-            state = block.init_state(batch)
-            states.append(state and type(state)(*(tensor.normal_() for tensor in state)))
-    return states
 
 
 def at_context(model: LanguageModel, context: int, batch: int, device: str, repeats: int) -> dict[str, Any]:
@@ -160,6 +78,7 @@ def milliseconds(step: Callable[[], Any], device: str, repeats: int) -> list[flo
     return [round(value, 4) for value in (statistics.median(times), min(times), max(times))]
 
 
+@torch.no_grad()
 def of_model(config: ModelConfig, size: Size, device: str) -> dict[str, Any]:
     """All points of one model."""
     with torch.device(device):
@@ -179,33 +98,48 @@ def of_model(config: ModelConfig, size: Size, device: str) -> dict[str, Any]:
     return {"parameters": parameters, "prefill": prompts, "one": one, "most": most}
 
 
-@torch.no_grad()
-def measure(size: Size, device: str) -> tuple[dict, dict]:
-    """Settings, and data by model."""
-    machine.only_kernels()
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    data = {}
+def measure(size: Size, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Every model's points, and where they were made: read from the folder's file, or measured and written there."""
+    found = {}
     for name, config in configs(size).items():
-        print(name, flush=True)
-        data[name] = of_model(config, size, device)
-        _release()
-    settings = {
-        "dtype": "bfloat16, recurrent states float32" if device == "cuda" else "float32",
-        "timing": "CUDA graph of one step; median, lowest, highest" if device == "cuda" else "CPU, one thread",
-        "repeats": size.repeats,
-        "models": {name: config.to_dict() for name, config in configs(size).items()},
-    }
-    return settings, data
+        file = options.folder / f"{name}.json"
+        if not file.exists():
+            print(name, flush=True)
+            start = time.perf_counter()
+            points = of_model(config, size, options.device)
+            seconds = round(time.perf_counter() - start, 1)
+            record = {"points": points, "seconds": seconds, "made": machine.provenance(options)}
+            write_atomically(file, json.dumps(record))
+            _release()
+        found[name] = json.loads(file.read_text(encoding="utf-8"))
+    return found
 
 
 def main() -> None:
     """The command line; --smoke has small models, and 16 MiB that memories may fill."""
-    options = machine.arguments(WHAT).parse_args()
-    start = time.perf_counter()
-    settings, data = measure(SMOKE if options.smoke else FULL, options.device)
-    parts = {"seeds": [0], "wall_s": round(time.perf_counter() - start, 1), "settings": settings, "data": data}
-    machine.write(options.out, SCRIPT, WHAT, [machine.provenance(options)], parts)
+    parser = machine.arguments(WHAT)
+    parser.add_argument("--folder", type=Path, help="one JSON file per finished model; without it they are not kept")
+    options = parser.parse_args()
+    options.folder = options.folder or Path(tempfile.mkdtemp())
+    options.folder.mkdir(parents=True, exist_ok=True)
+    machine.only_kernels()
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    size, on_gpu = SMOKE if options.smoke else FULL, options.device == "cuda"
+    found = measure(size, options)
+    settings = {
+        "dtype": "bfloat16, recurrent states float32" if on_gpu else "float32",
+        "timing": "CUDA graph of one step; median, lowest, highest" if on_gpu else "CPU, one thread",
+        "repeats": size.repeats,
+        "models": {name: config.to_dict() for name, config in configs(size).items()},
+    }
+    parts = {
+        "seeds": [0],
+        "wall_s": round(sum(record["seconds"] for record in found.values()), 1),
+        "settings": settings,
+        "data": {name: record["points"] for name, record in found.items()},
+    }
+    machine.write(options.out, SCRIPT, WHAT, [record["made"] for record in found.values()], parts)
 
 
 def _ways(model: LanguageModel) -> Iterator[str]:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,7 @@ from experiments.byte_models import MIXERS, Size, blocks, config, parameters
 from ssm_kit import results
 from ssm_kit.lab.tasks.text import corpus
 from ssm_kit.models import LanguageModel
+from ssm_kit.results.plots.language import byte_language_model, length_generalisation
 
 ROOT = Path(__file__).parents[2]
 
@@ -139,6 +141,32 @@ def test_state_space_models_stay_within_reach_of_their_loss(lengths):
     for row in lengths["data"]["runs"]:
         if row["mixer"] == "Mamba-2":
             assert max(row["loss"][at_training:]) < row["loss"][at_training] + 0.5
+
+
+def test_the_plot_of_training_draws_means_over_seeds(language):
+    data, settings = language["data"], language["settings"]
+    for against, per_byte in (("tokens", 1), ("seconds", data["speed"]["Mamba-2"]["tokens_per_second"])):
+        figure = byte_language_model(language, against)
+        lines = {line.get_label(): line for line in figure.axes[0].lines}
+        assert list(lines) == list(MIXERS)
+        runs = [row for row in data["runs"] if (row["mixer"], row["stage"]) == ("Mamba-2", "final")]
+        x, y = lines["Mamba-2"].get_data()
+        assert x[-1] == pytest.approx(settings["steps"] * settings["batch_size"] * settings["length"] / per_byte)
+        assert y[-1] == pytest.approx(np.mean([row["held_out"][-1][1] for row in runs]) / np.log(2))
+        plt.close(figure)
+    with pytest.raises(ValueError, match='against: expected "tokens" or "seconds"; got \'steps\''):
+        byte_language_model(language, "steps")
+
+
+def test_the_plot_of_lengths_draws_means_over_seeds(lengths):
+    figure = length_generalisation(lengths)
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    for mixer in MIXERS:
+        x, y = lines[mixer].get_data()
+        losses = [row["loss"] for row in lengths["data"]["runs"] if row["mixer"] == mixer]
+        assert list(x) == [2 * context for context in lengths["settings"]["contexts"]]
+        np.testing.assert_allclose(y, np.mean(losses, 0) / np.log(2))
+    plt.close(figure)
 
 
 def test_every_mixer_computes_what_its_name_says():

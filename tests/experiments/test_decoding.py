@@ -2,15 +2,18 @@
 
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 
 from experiments import decoding
-from experiments.decoding import SMOKE, configs, decode
+from experiments.decoding_models import SMOKE, configs, decode, memories
 from experiments.static_attention import WAYS, StaticAttention, split, with_buffers
 from ssm_kit import cost, results
 from ssm_kit.layers import state_bytes
+from ssm_kit.results.plots.serving import decoding as plot
+from ssm_kit.results.plots.serving import fastest
 
 ATTENTION = ("attention, MHA", "attention, GQA")
 RECURRENT = ("Mamba", "Mamba-2", "Gated DeltaNet")
@@ -39,9 +42,7 @@ def test_token_by_token_in_buffers_gives_the_logits_of_the_sequence(name):
     expected = model(ids)[0]
     for way in decoding._ways(model):
         mixers = [block.mixer for block in model.layers]
-        states = [
-            mixer.buffer(2, 9) if isinstance(mixer, StaticAttention) else mixer.init_state(2) for mixer in mixers
-        ]
+        states = [mixer.buffer(2, 9) if isinstance(mixer, StaticAttention) else mixer.init_state(2) for mixer in mixers]
         found = torch.stack([decode(model, ids[:, t], states) for t in range(9)], dim=1)
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5, msg=f"{name} by {way}")
 
@@ -81,11 +82,8 @@ def test_bytes_held(result):
 
 
 def test_what_the_largest_batch_yields_falls_with_context_for_attention_alone(result):
-    def tokens_per_second(point):
-        return point["batch"] / min(median for median, *_ in point["milliseconds"].values())
-
     for name, entry in result["data"].items():
-        first, last = (tokens_per_second(entry["most"][i]) for i in (0, -1))
+        first, last = (point["batch"] / fastest(point) for point in (entry["most"][0], entry["most"][-1]))
         grown = entry["most"][-1]["context"] / entry["most"][0]["context"]
         if name in ATTENTION:
             assert first > grown / 8 * last
@@ -115,9 +113,27 @@ def test_a_batch_that_does_not_fit_is_made_smaller(monkeypatch):
     assert tried == [100, 90, 81]
 
 
+def test_finished_models_are_not_measured_again(monkeypatch, tmp_path):
+    measured = []
+
+    def of_model(config, size, device):
+        measured.append(config)
+        if len(measured) == 3:
+            raise RuntimeError("stopped")
+        return {"n": len(measured)}
+
+    monkeypatch.setattr(decoding, "of_model", of_model)
+    options = SimpleNamespace(folder=tmp_path, device="cpu", commit="0123abc")
+    with pytest.raises(RuntimeError, match="stopped"):
+        decoding.measure(SMOKE, options)
+    found = decoding.measure(SMOKE, options)
+    assert [record["points"]["n"] for record in found.values()] == [1, 2, 4, 5, 6, 7]
+    assert list(found) == list(configs(SMOKE))
+
+
 def test_memories_have_the_size_of_real_ones():
     model = with_buffers(configs(SMOKE)["hybrid"])
-    states = decoding.memories(model, 3, 50)
+    states = memories(model, 3, 50)
     with torch.no_grad():
         after = list(states)
         logits = decode(model, torch.zeros(3, dtype=torch.int64), after)
@@ -128,3 +144,18 @@ def test_memories_have_the_size_of_real_ones():
     assert state_bytes(states) == state_bytes(after) == real.nbytes - position_bytes
     assert states[4].length == 49
     assert after[4].length == 50
+
+
+def test_the_plot_draws_every_model_with_its_numbers(result):
+    figure = plot(result)
+    for panel in figure.axes:
+        assert [line.get_label() for line in panel.lines] == list(result["data"])
+        assert len({line.get_color() for line in panel.lines}) == len(panel.lines)
+    held, step, full, prompt = ([line.get_ydata() for line in panel.lines] for panel in figure.axes)
+    entry = result["data"]["attention, GQA"]
+    point = entry["most"][-1]
+    assert held[1][0] == entry["one"][0]["bytes"] / 1e9
+    assert step[1][0] == min(times[0] for times in entry["one"][0]["milliseconds"].values())
+    assert full[1][-1] == pytest.approx(1e3 * point["batch"] / min(t[0] for t in point["milliseconds"].values()))
+    assert prompt[1][0] == np.median(entry["prefill"][0]["milliseconds"])
+    plt.close(figure)
