@@ -1,7 +1,7 @@
 """From which length on the operators are faster than attention: one layer of width 2048, batch 1, bfloat16, forward."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.gpu_case import Case
+from benchmarks.gpu_case import Case, Contender
 from benchmarks.gpu_cases import normal, selective, ssd
 from benchmarks.gpu_measure import milliseconds
 
@@ -28,18 +28,13 @@ def attention(backend: SDPBackend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 @torch.no_grad()
 def measure(cases: Sequence[Case]) -> dict[str, Any]:
     """Milliseconds of attention and of every contender of `cases`, for all LENGTHS, and where they cross."""
-    times: dict[str, list[float]] = {}
+    times: dict[str, list[float | None]] = {}
     for name, backend in ATTENTION.items():
-        times[f"attention {name}"] = [
-            _median(partial(attention, backend, *(normal(1, HEADS, length, HEAD_DIM) for _ in range(3))))
-            for length in LENGTHS
-        ]
+        times[f"attention {name}"] = [_median(partial(_attend, backend, length)) for length in LENGTHS]
     for case in cases:
         for contender in case.contenders:
-            times[f"{case.operator} {contender.name}"] = [
-                _median(partial(contender.run, **contender.arrange(SCANS[case.operator](1, length))))
-                for length in LENGTHS
-            ]
+            prepare = partial(_scan, case.operator, contender)
+            times[f"{case.operator} {contender.name}"] = [_median(partial(prepare, length)) for length in LENGTHS]
     crossings = {
         f"{scan} / {attention}": crossing(LENGTHS, times[scan], times[attention])
         for scan in times for attention in times
@@ -48,20 +43,34 @@ def measure(cases: Sequence[Case]) -> dict[str, Any]:
     return {"lengths": list(LENGTHS), "milliseconds": times, "faster_from": crossings}
 
 
-def crossing(lengths: Sequence[int], ours: Sequence[float], theirs: Sequence[float]) -> int | None:
+def _attend(backend: SDPBackend, length: int) -> Callable[[], Tensor]:
+    return partial(attention, backend, *(normal(1, HEADS, length, HEAD_DIM) for _ in range(3)))
+
+
+def _scan(operator: str, contender: Contender, length: int) -> Callable[[], Any]:
+    return partial(contender.run, **contender.arrange(SCANS[operator](1, length)))
+
+
+def _median(prepare: Callable[[], Callable[[], Any]]) -> float | None:
+    """Milliseconds; None where it cannot run, so that the other lengths and contenders are measured all the same."""
+    try:
+        return float(milliseconds(prepare())["ms"][0])
+    except Exception as failure:
+        print(f"{prepare}: {failure}", flush=True)
+        return None
+
+
+def crossing(lengths: Sequence[int], ours: Sequence[float | None], theirs: Sequence[float | None]) -> int | None:
     """The length from which on `ours` stays the smaller one, interpolated in logarithms; None if it ends above.
 
-    The first length if ours is the smaller one everywhere.
+    The first length if ours is the smaller one everywhere. A length without both times is passed over.
     """
-    gaps = [math.log(a / b) for a, b in zip(ours, theirs, strict=True)]
-    if gaps[-1] >= 0:
+    rows = zip(lengths, ours, theirs, strict=True)
+    gaps = [(length, math.log(a / b)) for length, a, b in rows if a is not None and b is not None]
+    if not gaps or gaps[-1][1] >= 0:
         return None
-    last = max((i for i, gap in enumerate(gaps) if gap >= 0), default=None)
+    last = max((i for i, (_, gap) in enumerate(gaps) if gap >= 0), default=None)
     if last is None:
-        return lengths[0]
-    share = gaps[last] / (gaps[last] - gaps[last + 1])
-    return round(lengths[last] * (lengths[last + 1] / lengths[last]) ** share)
-
-
-def _median(function: Any) -> float:
-    return float(milliseconds(function)["ms"][0])
+        return gaps[0][0]
+    (before, above), (after, below) = gaps[last : last + 2]
+    return round(before * (after / before) ** (above / (above - below)))

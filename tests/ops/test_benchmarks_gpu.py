@@ -54,6 +54,8 @@ def test_where_two_curves_cross():
     assert crossing(lengths, [2, 2, 2, 2], [1, 1, 4, 16]) == round(2048 * 2**0.5)
     assert crossing(lengths, [1, 1, 1, 1], [2, 2, 2, 2]) == 1024
     assert crossing(lengths, [3, 1, 1, 3], [2, 2, 2, 2]) is None
+    assert crossing(lengths, [4, 4, None, 4], [1, 2, 9, 64]) == round(2048 * 4 ** (1 / 5))
+    assert crossing(lengths, [None] * 4, [1] * 4) is None
 
 
 def a_case(run):
@@ -106,7 +108,7 @@ def test_peers_may_miss_our_limit_by_a_factor():
     ours, peer = (SimpleNamespace(name=name) for name in ("ssm_kit", "peer"))
     assert gpu.refusal(6e-3, case, ours) == "relative error 6.0e-03 against float64, allowed 5e-03"
     assert gpu.refusal(6e-3, case, peer) is None
-    assert "allowed 1e-02" in gpu.refusal(2e-2, case, peer)
+    assert "allowed 2e-02" in gpu.refusal(3e-2, case, peer)
     assert gpu.refusal(float("nan"), case, peer) is not None
 
 
