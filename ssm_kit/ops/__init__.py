@@ -1,7 +1,8 @@
 """The operators of the book: sequence models as functions on torch tensors, time before channels.
 
 Every operator has a sequential definition (`backend="reference"`), a chunked form that needs no compiler and no GPU
-(`backend="torch"`), and a step for decoding: the same arguments without their time axis, the state as keyword `state`,
+(`backend="torch"`), kernels for NVIDIA GPUs (`backend="cuda"`, which needs the extra [gpu]; "auto" takes them where
+they can serve), and a step for decoding: the same arguments without their time axis, the state as keyword `state`,
 which it leaves as it is; it returns (y, next state).
 
 The main tensors are positional, everything else is keyword-only. Half precision is computed in float32 and returned
