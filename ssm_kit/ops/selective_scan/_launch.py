@@ -122,6 +122,8 @@ def padded(states: int) -> int:
 
 def dense_rows(tensor: Tensor) -> Tensor:
     """The tensor, (B, L, ...), or a copy of it, with dense rows, one distance apart through all sequences."""
+    if tensor.is_contiguous():
+        return tensor
     (batch, length, *shape), (sequence, step, *strides) = tensor.shape, tensor.stride()
     even = 1 in (batch, length) or sequence == length * step
     expected = 1
