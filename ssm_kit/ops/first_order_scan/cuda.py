@@ -1,9 +1,9 @@
-"""The first-order scan on a GPU, in Triton.
+"""The first-order scan on a GPU, in Triton (`_kernels`).
 
-A program owns BLOCK channels of one sequence and walks through time with their states in registers. Channels lie side
-by side in memory, so a step of 32 lanes is one full line. One step is one multiply-add on 12 bytes (float32): only
-the memory counts, and the one trick is to ask for ROWS steps of input before the first of them is used, so that
-enough bytes are on their way. Where few channels leave the GPU idle, time is cut into segments, as in `chunked.py`:
+A program owns the channels of one warp and walks through time with their states in registers. Channels lie side by
+side in memory, so a step of 32 lanes is a full line. One step is one multiply-add on 12 bytes (float32): only the
+memory counts, and the art is to have enough bytes on their way. So tiles of several steps are asked for before the
+tile that is used now. Where few channels leave the GPU idle, time is cut into segments, as in `chunked.py`:
 `summarize` gives each segment's decay and its last state from zero, and `scan` starts from what came before it.
 
 Bytes at 32768 sequences of 4096 steps: forward reads a, b, writes h, 1.61 GB in float32; backward reads a, h, h̄ and
