@@ -1,8 +1,8 @@
 """The short causal convolution on a GPU, in Triton (`_kernels`).
 
-A program owns a block of channels of one sequence and walks through a segment of its time with the last W inputs, the taps
-and all sums in registers, so that every input is read once (and W - 1 of them again where a segment begins). It asks
-for several steps of input before the first of them is used, so that enough bytes are on their way.
+A program owns a block of channels of one sequence and walks through a segment of its time with the last W inputs, the
+taps and all sums in registers, so that every input is read once (and W - 1 of them again where a segment begins). It
+asks for several steps of input before the first of them is used, so that enough bytes are on their way.
 
 Bytes at B 8, D 4096, L 4096 in bfloat16: forward reads x and writes y, 0.54 GB; backward reads x and ȳ, computes what
 SiLU was applied to again, and writes x̄, 0.81 GB. At the 4274 GB/s of an H200's copy: 0.126 and 0.188 ms. Forward
