@@ -15,6 +15,7 @@ SPAN = 16
 _FOLDER = Path(__file__).parent / "kernels"
 _SHARED = ("numbers.cuh", "problem.cuh", "tile.cuh")
 _TYPES = """
+#define INLINE __device__ __forceinline__
 typedef unsigned int u32;
 typedef unsigned short u16;
 typedef long long i64;

@@ -4,28 +4,28 @@
 //     g_t = dy_t C_t + r_t,   r_{t-1} = e_t g_t,   q_t = r_{t-1} h_{t-1}   (the gradient of dt_t A)
 //     dC_t = sum over channels of dy_t h_t,   dB_t = sum over channels of (dt x)_t g_t,
 //     d(dt x)_t = sum over states of g_t B_t,   d(dt)_t = sum over states of q_t A,   dA = sum over steps of dt_t q_t.
-// The states of PART steps at a time are kept in registers together with their decays. So a tile is scanned twice: first
-// without outputs, to have the state before each part, then part by part from the last, forth and back.
+// The states of PART steps at a time are kept in registers together with their decays. So a tile is scanned twice:
+// first without outputs, to have the state before each part, then part by part from the last, forth and back.
 //
 // Sums over states run over the LANES threads of a channel, sums over channels over the ACROSS groups of a warp. The
-// latter are the larger part. So each group keeps its states in an order of its own, state n in register n ^ order: then
-// what a thread keeps and what it sends are registers, not choices.
+// latter are the larger part. So each group keeps its states in an order of its own, state n in register n ^ order:
+// then what a thread keeps and what it sends are registers, not choices.
 constexpr int PARTS = STEPS / PART, WARPS = THREADS / 32, ACROSS = 32 / LANES, ORDERS = ACROSS < NS ? ACROSS : NS;
 constexpr int PART_SIZE = K * 32 * NS > PART * 2 * N ? K * 32 * NS : PART * 2 * N;
 static_assert(SPAN == STEPS, "a tile is a span");
-__device__ __forceinline__ int my_order() { return threadIdx.x % 32 / LANES % ORDERS * (NS / ORDERS); }
+INLINE int my_order() { return threadIdx.x % 32 / LANES % ORDERS * (NS / ORDERS); }
 
 struct Tile {
     Steps steps;                         // (dt, dt x) in; (d(dt), d(dt x)) out
     float y[STEPS][CHANNELS + 8];        // gradient of y before skip and gate in; y out
-    float B[ORDERS][STEPS * N + 16], C[ORDERS][STEPS * N + 16];  // a copy in each order; + 16 keeps them off each other's banks
+    float B[ORDERS][STEPS * N + 16], C[ORDERS][STEPS * N + 16];  // one in each order; + 16: in banks of their own
     // Of each part and warp: its threads' states before the part; later, its sums dB and dC over channels [PART][2][N].
     float part[PARTS][WARPS][PART_SIZE];
     float skip[CHANNELS], bias[CHANNELS];
     float4 sums[4][THREADS];             // each thread's sums over time, for D and bias
 };
 
-__device__ __forceinline__ void read_channels(const float* from, float (&v)[K]) {
+INLINE void read_channels(const float* from, float (&v)[K]) {
     if constexpr (K == 2) *(float2*)v = *(const float2*)from;
     else if constexpr (K == 4) *(float4*)v = *(const float4*)from;
     else v[0] = *from;
@@ -33,7 +33,7 @@ __device__ __forceinline__ void read_channels(const float* from, float (&v)[K]) 
 
 struct Pieces { Piece x, delta, z, dy; };
 
-__device__ __forceinline__ Pieces fetch(const Problem& p, const Mine& mine, u32 t, u32 end, const T* dout) {
+INLINE Pieces fetch(const Problem& p, const Mine& mine, u32 t, u32 end, const T* dout) {
     const int count = t < end ? mine.count : 0;
     const T *x = at_step(p.x, p.x_row, t, mine.channel), *delta = at_step(p.delta, p.delta_row, t, mine.channel);
     const T *z = at_step(p.z, p.z_row, t, mine.channel), *dy = at_step(dout, p.channels, t, mine.channel);
@@ -51,7 +51,7 @@ __device__ __forceinline__ Pieces fetch(const Problem& p, const Mine& mine, u32 
 // A tile as it comes from memory.
 struct Inputs { Pieces pieces[PER_THREAD]; T B[INPUTS], C[INPUTS]; Share states[K]; };  // words: to unpack is to wait
 
-__device__ __forceinline__ void fetch_tile(const Problem& p, const Place& at, const Mine& mine, u32 step, u32 end, u32 span,
+INLINE void fetch_tile(const Problem& p, const Place& at, const Mine& mine, u32 step, u32 end, u32 span,
                                            const T* dout, Saved* saved, Inputs& in) {
 #pragma unroll
     for (int i = 0; i < PER_THREAD; ++i) in.pieces[i] = fetch(p, mine, step + mine.row + i * AT_ONCE, end, dout);
@@ -71,7 +71,7 @@ __device__ __forceinline__ void fetch_tile(const Problem& p, const Place& at, co
     }
 }
 
-__device__ __forceinline__ void stage(const Mine& mine, const Inputs& in, Tile& tile) {
+INLINE void stage(const Mine& mine, const Inputs& in, Tile& tile) {
 #pragma unroll
     for (int i = 0; i < PER_THREAD; ++i) {
         const int row = mine.row + i * AT_ONCE;
@@ -103,12 +103,12 @@ __device__ __forceinline__ void stage(const Mine& mine, const Inputs& in, Tile& 
     }
 }
 
-__device__ __forceinline__ float* before_part(const Tile& tile, int part, int k) {
+INLINE float* before_part(const Tile& tile, int part, int k) {
     return (float*)tile.part[part][threadIdx.x / 32] + (k * 32 + threadIdx.x % 32) * NS;
 }
 
 // From the order of memory to the group's own: h[n] and h[n ^ order] change places.
-__device__ __forceinline__ void put_in_order(const Share (&from)[K], float (&h)[K][NS]) {
+INLINE void put_in_order(const Share (&from)[K], float (&h)[K][NS]) {
 #pragma unroll
     for (int k = 0; k < K; ++k) {
 #pragma unroll
@@ -126,7 +126,7 @@ __device__ __forceinline__ void put_in_order(const Share (&from)[K], float (&h)[
 }
 
 // The state before each part, from the one before the tile.
-__device__ __forceinline__ void scan_parts(const float (&a)[K][NS], float (&h)[K][NS], Tile& tile) {
+INLINE void scan_parts(const float (&a)[K][NS], float (&h)[K][NS], Tile& tile) {
     const int channel = threadIdx.x / LANES * K;
     const float* B = &tile.B[threadIdx.x % 32 / LANES % ORDERS][threadIdx.x % LANES * NS];
 #pragma unroll 1
@@ -150,7 +150,7 @@ __device__ __forceinline__ void scan_parts(const float (&a)[K][NS], float (&h)[K
 }
 
 // The states of a part, h[s] after its step s, its decays, and y summed over a channel's lanes.
-__device__ __forceinline__ void forth(const float (&a)[K][NS], int part, const Tile& tile, float (&h)[PART][K][NS],
+INLINE void forth(const float (&a)[K][NS], int part, const Tile& tile, float (&h)[PART][K][NS],
                                       float (&e)[PART][K][NS], float (&y)[PART * K]) {
     const int lane = threadIdx.x % LANES, channel = threadIdx.x / LANES * K, order = threadIdx.x % 32 / LANES % ORDERS;
     const float *B = &tile.B[order][lane * NS], *C = &tile.C[order][lane * NS];
@@ -178,7 +178,7 @@ __device__ __forceinline__ void forth(const float (&a)[K][NS], int part, const T
 }
 
 // The gradients of a part; r comes from later steps and leaves for earlier ones.
-__device__ __forceinline__ void back(const float (&a)[K][NS], int part, const Tile& tile, const float (&h)[PART][K][NS],
+INLINE void back(const float (&a)[K][NS], int part, const Tile& tile, const float (&h)[PART][K][NS],
                                      const float (&e)[PART][K][NS], float (&r)[K][NS], float (&dA)[K][NS],
                                      float (&dstep)[PART * K * 2], float (&dBC)[PART * 2 * NS]) {
     const int lane = threadIdx.x % LANES, channel = threadIdx.x / LANES * K, order = threadIdx.x % 32 / LANES % ORDERS;
@@ -219,31 +219,32 @@ __device__ __forceinline__ void back(const float (&a)[K][NS], int part, const Ti
     }
 }
 
-// Sum v[COUNT][WIDTH], the last axis in each group's own order, over the groups: one level of the butterfly halves WIDTH.
-template <int COUNT, int WIDTH, int GROUPS> __device__ __forceinline__ void reduce_ordered(float* v) {
+// Sum v[COUNT][WIDTH], the last axis in each group's own order, over the groups. A level of the butterfly halves WIDTH.
+template <int COUNT, int WIDTH, int GROUPS> INLINE void reduce_ordered(float* v) {
     if constexpr (GROUPS > 1) {
 #pragma unroll
         for (int i = 0; i < COUNT; ++i)
 #pragma unroll
             for (int n = 0; n < WIDTH / 2; ++n)
-                v[i * WIDTH / 2 + n] = v[i * WIDTH + n] + __shfl_xor_sync(~0u, v[i * WIDTH + WIDTH / 2 + n], GROUPS / 2 * LANES);
+                v[i * WIDTH / 2 + n] =
+                    v[i * WIDTH + n] + __shfl_xor_sync(~0u, v[i * WIDTH + WIDTH / 2 + n], GROUPS / 2 * LANES);
         reduce_ordered<COUNT, WIDTH / 2, GROUPS / 2>(v);
     }
 }
 
-template <int COUNT> __device__ __forceinline__ void store_some(float* to, const float* from) {
+template <int COUNT> INLINE void store_some(float* to, const float* from) {
     if constexpr (COUNT == 4) *(float4*)to = *(const float4*)from;
     else if constexpr (COUNT == 2) *(float2*)to = *(const float2*)from;
     else *to = *from;
 }
 
 // Sum over the lanes that share channels, or states, and put the sums in place of what they came from.
-__device__ __forceinline__ void write_part(int part, const float (&y)[PART * K], float (&dstep)[PART * K * 2],
+INLINE void write_part(int part, const float (&y)[PART * K], float (&dstep)[PART * K * 2],
                                            float (&dBC)[PART * 2 * NS], Tile& tile) {
     const int lane = threadIdx.x % LANES, channel = threadIdx.x / LANES * K, across = threadIdx.x % 32 / LANES;
     const int begin = part * PART;
     reduce<PART * K * 2, LANES, 1>(dstep, lane);
-    constexpr int LEFT = NS / ORDERS, REST = ACROSS / ORDERS, SUMS = PART * 2 * LEFT;  // states of a thread, groups to go
+    constexpr int LEFT = NS / ORDERS, REST = ACROSS / ORDERS, SUMS = PART * 2 * LEFT;  // states left, groups to go
     reduce_ordered<PART * 2, NS, ORDERS>(dBC);
     reduce<SUMS, REST, LANES * ORDERS>(dBC, across / ORDERS);
     __syncwarp();  // the others of a channel have read its inputs
@@ -268,7 +269,7 @@ __device__ __forceinline__ void write_part(int part, const float (&y)[PART * K],
     }
 }
 
-__device__ __forceinline__ void write_piece(const float (&v)[8], T* to, int count, bool aligned) {
+INLINE void write_piece(const float (&v)[8], T* to, int count, bool aligned) {
     Piece piece;
 #pragma unroll
     for (int j = 0; j < 8; j += 2) put(piece, j, v[j], v[j + 1]);
@@ -276,7 +277,7 @@ __device__ __forceinline__ void write_piece(const float (&v)[8], T* to, int coun
 }
 
 // Gradients of x, delta and z at one step, elementwise, and each thread's sums for D and bias.
-__device__ __forceinline__ void write(const Problem& p, const Mine& mine, int row, u32 t, const Pieces& in, Tile& tile,
+INLINE void write(const Problem& p, const Mine& mine, int row, u32 t, const Pieces& in, Tile& tile,
                                       T* dx, T* ddelta, T* dz) {
     float pairs[16], y[8], skip[8], bias[8], sums[16], gate[8], gx[8], gdelta[8], gz[8];
 #pragma unroll
@@ -314,7 +315,7 @@ __device__ __forceinline__ void write(const Problem& p, const Mine& mine, int ro
 }
 
 // The block's share of dB and dC, to be added up over the blocks.
-__device__ __forceinline__ void write_dBC(const Problem& p, int left, const Tile& tile, float* to) {
+INLINE void write_dBC(const Problem& p, int left, const Tile& tile, float* to) {
 #pragma unroll
     for (int i = 0; i < (STEPS * 2 * N + THREADS - 1) / THREADS; ++i) {
         const int index = i * THREADS + threadIdx.x, row = index / N, n = index % N;  // rows: dB and dC in turns
@@ -326,7 +327,7 @@ __device__ __forceinline__ void write_dBC(const Problem& p, int left, const Tile
     }
 }
 
-__device__ __forceinline__ void start_sums(const Problem& p, const Place& at, Tile& tile) {
+INLINE void start_sums(const Problem& p, const Place& at, Tile& tile) {
     for (int c = threadIdx.x; c < CHANNELS; c += THREADS) {
         tile.skip[c] = p.D && c < at.width ? p.D[at.channel + c] : 0.f;
         tile.bias[c] = p.bias && c < at.width ? p.bias[at.channel + c] : 0.f;
@@ -336,7 +337,7 @@ __device__ __forceinline__ void start_sums(const Problem& p, const Place& at, Ti
 }
 
 // The segment's share of the gradients of D and bias: (slots, 2, D).
-__device__ __forceinline__ void write_sums(const Problem& p, const Place& at, const Tile& tile, float* to) {
+INLINE void write_sums(const Problem& p, const Place& at, const Tile& tile, float* to) {
     for (int index = threadIdx.x; index < 2 * CHANNELS; index += THREADS) {
         const int c = index % CHANNELS;
         if (c >= at.width) continue;

@@ -7,7 +7,7 @@ struct Tile {
 
 struct Inputs { Piece delta[PER_THREAD], value[PER_THREAD], z[PER_THREAD]; T in[INPUTS]; };
 
-__device__ __forceinline__ void fetch(const Problem& p, const Mine& mine, u32 step, u32 end, const T* dout, Inputs& in) {
+INLINE void fetch(const Problem& p, const Mine& mine, u32 step, u32 end, const T* dout, Inputs& in) {
 #pragma unroll
     for (int i = 0; i < PER_THREAD; ++i) {
         const u32 t = step + mine.row + i * AT_ONCE;
@@ -31,7 +31,7 @@ __device__ __forceinline__ void fetch(const Problem& p, const Mine& mine, u32 st
     }
 }
 
-__device__ __forceinline__ void stage(const Inputs& in, const Mine& mine, const float (&bias)[8], Tile& tile) {
+INLINE void stage(const Inputs& in, const Mine& mine, const float (&bias)[8], Tile& tile) {
 #pragma unroll
     for (int i = 0; i < PER_THREAD; ++i) {
         const int row = mine.row + i * AT_ONCE;
@@ -54,7 +54,7 @@ __device__ __forceinline__ void stage(const Inputs& in, const Mine& mine, const 
     }
 }
 
-__device__ __forceinline__ void scan_tile(const Tile& tile, const float (&a)[K][NS], float (&state)[K][NS], float (&sum)[K]) {
+INLINE void scan_tile(const Tile& tile, const float (&a)[K][NS], float (&state)[K][NS], float (&sum)[K]) {
     const int lane = threadIdx.x % LANES, channel = threadIdx.x / LANES * K;
 #pragma unroll UNROLL
     for (int i = 0; i < STEPS; ++i) {
@@ -74,7 +74,8 @@ __device__ __forceinline__ void scan_tile(const Tile& tile, const float (&a)[K][
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) carry(PROBLEM, const T* dout, float* ends, float* sums) {
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) carry(
+    PROBLEM, const T* dout, float* ends, float* sums) {
     const Problem p = THE_PROBLEM;
     __shared__ Tile tile;
     const Place at = find_place(p);

@@ -12,7 +12,7 @@ struct Tile {
 struct Inputs { Piece x[PER_THREAD], delta[PER_THREAD], z[PER_THREAD]; T B[INPUTS], C[INPUTS]; };
 
 // Read the tile that begins at `step`.
-__device__ __forceinline__ void fetch(const Problem& p, const Mine& mine, u32 step, u32 end, Inputs& in) {
+INLINE void fetch(const Problem& p, const Mine& mine, u32 step, u32 end, Inputs& in) {
 #pragma unroll
     for (int i = 0; i < PER_THREAD; ++i) {
         const u32 t = step + mine.row + i * AT_ONCE;
@@ -38,7 +38,7 @@ __device__ __forceinline__ void fetch(const Problem& p, const Mine& mine, u32 st
     }
 }
 
-__device__ __forceinline__ void stage(const Inputs& in, const Mine& mine, const float (&bias)[8], Tile& tile) {
+INLINE void stage(const Inputs& in, const Mine& mine, const float (&bias)[8], Tile& tile) {
 #pragma unroll
     for (int i = 0; i < PER_THREAD; ++i) {
         const int row = mine.row + i * AT_ONCE;
@@ -61,7 +61,7 @@ __device__ __forceinline__ void stage(const Inputs& in, const Mine& mine, const 
 }
 
 // One step of a thread's channels: its share of the sum for y.
-__device__ __forceinline__ void scan_step(const Tile& tile, int t, const float (&a)[K][NS], float (&h)[K][NS], float* y) {
+INLINE void scan_step(const Tile& tile, int t, const float (&a)[K][NS], float (&h)[K][NS], float* y) {
     const int lane = threadIdx.x % LANES, channel = threadIdx.x / LANES * K;
     float dt[K], u[K], b[NS], c[NS];
     tile.steps.read(t, channel, dt, u);
@@ -79,7 +79,7 @@ __device__ __forceinline__ void scan_step(const Tile& tile, int t, const float (
     }
 }
 
-__device__ __forceinline__ void scan_tile(Tile& tile, const float (&a)[K][NS], float (&h)[K][NS]) {
+INLINE void scan_tile(Tile& tile, const float (&a)[K][NS], float (&h)[K][NS]) {
     constexpr int TOGETHER = LANES > K ? LANES / K : 1;  // steps whose sums over lanes are taken at once
     constexpr int KEPT = TOGETHER * K / LANES, PASSES = STEPS / TOGETHER < UNROLL ? STEPS / TOGETHER : UNROLL;
     const int lane = threadIdx.x % LANES, channel = threadIdx.x / LANES * K;
@@ -101,7 +101,7 @@ __device__ __forceinline__ void scan_tile(Tile& tile, const float (&a)[K][NS], f
     }
 }
 
-__device__ __forceinline__ void write(const Problem& p, const Mine& mine, u32 step, u32 end, const Inputs& in,
+INLINE void write(const Problem& p, const Mine& mine, u32 step, u32 end, const Inputs& in,
                                       const float (&skip)[8], const Tile& tile, T* to) {
 #pragma unroll
     for (int i = 0; i < PER_THREAD; ++i) {

@@ -24,14 +24,14 @@ struct Problem {
      bounds_, (u32)length_, (u32)rows_, (u32)channels_, (u32)groups_, (u32)states_, (u32)segment_, aligned_ != 0}
 
 // Step t, channel (or state) c of a tensor.
-template <class S> __device__ __forceinline__ S* at_step(S* tensor, u32 row, u32 t, u32 c) { return tensor + ((u64)t * row + c); }
+template <class S> INLINE S* at_step(S* tensor, u32 row, u32 t, u32 c) { return tensor + ((u64)t * row + c); }
 
 struct Place {
     u32 slot, group, channel, blocks;  // segment slot; the first of the block's channels; channel blocks per slot
     int width;                         // how many of them exist
 };
 
-__device__ __forceinline__ Place find_place(const Problem& p) {
+INLINE Place find_place(const Problem& p) {
     const u32 per_group = p.channels / p.groups, blocks = (per_group + CHANNELS - 1) / CHANNELS;
     const u32 block = blockIdx.x % (blocks * p.groups), group = block / blocks, inside = block % blocks * CHANNELS;
     return {(u32)blockIdx.x / (blocks * p.groups), group, group * per_group + inside, blocks * p.groups,
@@ -65,19 +65,19 @@ __device__ Segment find_segment(const Problem& p, u32 slot) {
     return {row, index, count, start, min(start + p.segment, end), saved + index * (p.segment / SPAN)};
 }
 
-// A thread's place in the elementwise work: 8 channels, from `channel` on (`inside` in the block; `count` of them exist),
-// at the steps row, row + AT_ONCE, ...; and one state of B and C, at the steps input_row, input_row + INPUTS_AT_ONCE, ...
+// A thread's place in the elementwise work: 8 channels, from `channel` on (`inside` in the block; `count` of them
+// exist), at the steps row, row + AT_ONCE, ...; one state of B and C, at input_row, input_row + INPUTS_AT_ONCE, ...
 struct Mine {
     int inside = threadIdx.x * 8 % CHANNELS, row = threadIdx.x * 8 / CHANNELS, count;
     int state = threadIdx.x % N, input_row = threadIdx.x / N;
     u32 channel, input;
-    __device__ __forceinline__ Mine(const Problem& p, const Place& at)
+    INLINE Mine(const Problem& p, const Place& at)
         : count(at.width - inside), channel(at.channel + inside), input(at.group * p.states + state) {}
 };
 
 // Do something with each of a thread's states that exists: act(k, n, offset in an array (D, N)). Its n-th state is
 // n ^ order of its share.
-template <class Act> __device__ __forceinline__ void each_state(const Problem& p, const Place& at, Act act, int order = 0) {
+template <class Act> INLINE void each_state(const Problem& p, const Place& at, Act act, int order = 0) {
     const int lane = threadIdx.x % LANES, channel = threadIdx.x / LANES * K;
 #pragma unroll
     for (int k = 0; k < K; ++k)
@@ -89,7 +89,7 @@ template <class Act> __device__ __forceinline__ void each_state(const Problem& p
 
 // The state that the other segments hand over. `ends` (slots, D, N) is what each makes from nothing, `sums` (slots, D)
 // its total of step sizes; from the nearest to the row's edge they lie at slot, slot + stride, ... (count of them).
-__device__ __forceinline__ void carry_over(const Problem& p, const Place& at, const float (&a)[K][NS], const float* ends,
+INLINE void carry_over(const Problem& p, const Place& at, const float (&a)[K][NS], const float* ends,
                                            const float* sums, u32 slot, u32 count, int stride, float (&state)[K][NS],
                                            int order = 0) {
     for (u32 i = count; i-- > 0;) {

@@ -1,22 +1,24 @@
-// One step for decoding; the sequences stand as the steps of one. A thread takes NS states of one channel through ROWS sequences, whose states it asks for at
-// once: the step is as fast as the states come and go. K = 1.
+// One step for decoding; the sequences stand as the steps of one.
+//
+// A thread takes NS states of one channel through ROWS sequences. It asks for all that it reads at once: the step is as
+// fast as the states come and go.
 constexpr int ROWS = 4;
 static_assert(NS == 4 && K == 1, "a share is one float4");
 
-__device__ __forceinline__ float sum_over_lanes(float v) {
+INLINE float sum_over_lanes(float v) {
 #pragma unroll
     for (int mask = LANES / 2; mask; mask /= 2) v += __shfl_xor_sync(~0u, v, mask);
     return v;
 }
 
 // A thread's share of an array (..., N), NS numbers of which `count` exist; in one piece where they are aligned.
-__device__ __forceinline__ void read_share(const float* from, int count, bool aligned, float (&v)[NS]) {
+INLINE void read_share(const float* from, int count, bool aligned, float (&v)[NS]) {
     if (aligned && count == NS) { *(float4*)v = *(const float4*)from; return; }
 #pragma unroll
     for (int n = 0; n < NS; ++n) if (n < count) v[n] = from[n];
 }
 
-__device__ __forceinline__ void write_share(const float (&v)[NS], int count, bool aligned, float* to) {
+INLINE void write_share(const float (&v)[NS], int count, bool aligned, float* to) {
     if (aligned && count == NS) { *(float4*)to = *(const float4*)v; return; }
 #pragma unroll
     for (int n = 0; n < NS; ++n) if (n < count) to[n] = v[n];
@@ -24,7 +26,7 @@ __device__ __forceinline__ void write_share(const float (&v)[NS], int count, boo
 
 // NS numbers of B or C, packed as they came: to unpack is to wait for them.
 struct alignas(4 * sizeof(T)) Inputs { u32 words[sizeof(T)]; };
-__device__ __forceinline__ Inputs read_inputs(const T* from, int count, bool aligned) {
+INLINE Inputs read_inputs(const T* from, int count, bool aligned) {
     if (aligned && count == NS) return *(const Inputs*)from;
     Inputs in;
     float v[NS];
@@ -38,7 +40,7 @@ __device__ __forceinline__ Inputs read_inputs(const T* from, int count, bool ali
 // What a thread reads of one sequence.
 struct Row { float h[NS]; Inputs B, C; T x, delta, z; };
 
-__device__ __forceinline__ void read_row(const Problem& p, u32 row, u32 channel, u32 input, u64 own, int count,
+INLINE void read_row(const Problem& p, u32 row, u32 channel, u32 input, u64 own, int count,
                                          const float* state, Row& r) {
     read_share(state + (u64)row * p.channels * p.states + own, count, p.aligned, r.h);
     r.B = read_inputs(at_step(p.B, p.B_row, row, input), count, p.aligned);
@@ -48,7 +50,7 @@ __device__ __forceinline__ void read_row(const Problem& p, u32 row, u32 channel,
 }
 
 // y of one channel from all its lanes; h becomes the next state.
-__device__ __forceinline__ float advance(const float (&a)[NS], float skip, float bias, Row& r) {
+INLINE float advance(const float (&a)[NS], float skip, float bias, Row& r) {
     const float x = to_float(r.x), dt = step_size(to_float(r.delta) + bias).value;
     float y = 0.f;
 #pragma unroll
