@@ -30,8 +30,9 @@ class SequentialDigits(Task):
 
     The images have the format of scikit-learn's `load_digits` (8 × 8 pixels of 17 grey levels), but they are not
     handwriting: they are drawn from thirteen fonts, each turned by up to 15°, slanted, scaled by 0.8 to 1.2, shifted
-    by up to a tenth of the image, with noise of one level in ten. They serve to compare models that read pixels, and
-    their accuracies say nothing about MNIST. For models that read numbers, `inputs / 16` is the brightness.
+    by up to a tenth of the image, with noise of one level in ten. The nearest class mean
+    names 61 % of them, a small convolutional network 97 %. They serve to compare models that read pixels, and their
+    accuracies say nothing about MNIST. For models that read numbers, `inputs / 16` is the brightness.
 
     Raises:
         ValueError: a vocabulary other than 17, or a length that is no square of 4, 8, 16 or 32 pixels a side.
