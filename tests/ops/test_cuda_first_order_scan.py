@@ -62,7 +62,7 @@ def cut(monkeypatch, rows: int, vector: int, segments: int = 1, ahead: int = 2) 
 
 
 @tiny
-@pytest.mark.parametrize(("length", "segments", "reverse"), [(1, 1, False), (5, 1, True), (9, 3, False)])
+@pytest.mark.parametrize(("length", "segments", "reverse"), [(1, 1, True), (9, 3, False)])
 def test_a_few_steps(length, segments, reverse, monkeypatch):
     cut(monkeypatch, rows=2, vector=1, segments=segments)
     compare(kernels(reverse), make(2, length, 3), 1e-6, reverse)
@@ -98,7 +98,7 @@ def test_in_the_interpreter():
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not gpu", __file__]
     done = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
-    assert "6 passed" in done.stdout, done.stdout[-1000:]
+    assert "5 passed" in done.stdout, done.stdout[-1000:]
 
 
 @pytest.mark.gpu
