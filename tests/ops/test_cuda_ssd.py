@@ -37,11 +37,13 @@ def definition(**options):
     return lambda **tensors: ssd(**tensors, **options)
 
 
-def assert_right(tensors: dict[str, Tensor], weights: tuple[float, float] = (1.0, 1.0), **options) -> None:
+def assert_right(
+    tensors: dict[str, Tensor], weights: tuple[float, float] = (1.0, 1.0), sums: float = 4.0, **options
+) -> None:
     """‖found - wanted‖ <= tolerance ‖wanted‖ for outputs and all gradients; wanted from the same values in float64.
 
-    In half precision the few sums over all steps (A, D, delta_bias) get four times as much: over so few steps, terms of
-    both signs leave little of ‖wanted‖. What underflows in float32 counts as 0.
+    In half precision the sums over all steps (A, D, delta_bias) get `sums` times as much: terms of both signs leave
+    little of ‖wanted‖ for a handful of heads. What underflows in float32 counts as 0.
     """
 
     def weighed(function):
@@ -50,9 +52,9 @@ def assert_right(tensors: dict[str, Tensor], weights: tuple[float, float] = (1.0
     exact = {name: tensor.double() for name, tensor in tensors.items()}
     found, wanted = evaluate(weighed(kernels(**options)), tensors), evaluate(weighed(definition(**options)), exact)
     bound = TOLERANCE[tensors["x"].dtype]
-    sums = {f"gradient of {name}": 4.0 for name in ("A", "D", "delta_bias") if bound > 1e-3}
+    slack = {f"gradient of {name}": sums for name in ("A", "D", "delta_bias") if bound > 1e-3}
     errors = {name: float((found[name].double() - value).norm()) for name, value in wanted.items()}
-    limits = {name: sums.get(name, 1.0) * bound * float(value.norm()) + 1e-30 for name, value in wanted.items()}
+    limits = {name: slack.get(name, 1.0) * bound * float(value.norm()) + 1e-30 for name, value in wanted.items()}
     wrong = {name: (error, limits[name]) for name, error in errors.items() if not error <= limits[name]}
     assert not wrong  # a NaN is not <= either
 
@@ -172,6 +174,14 @@ class TestKernels:
     def test_full_tiles_by_the_copy_engine(self, dtype):
         assert_right(on_gpu(make(256, heads=4, width=64, states=128), dtype))
 
+    @pytest.mark.parametrize("left_out", ["z", "initial_state"])
+    def test_half_precision_at_the_size_of_a_model(self, left_out):
+        """Every gradient to 0.5 %, those of A, D and delta_bias too."""
+        tensors = make(1024, heads=64, groups=1, width=64, states=128, dtype=torch.float32)
+        tensors["delta"], tensors["delta_bias"] = tensors["delta"] * 0.05, tensors["delta_bias"] * 0.05
+        del tensors[left_out]
+        assert_right(on_gpu(tensors, torch.bfloat16), sums=1.0)
+
     def test_the_same_bits_every_time(self):
         tensors = on_gpu(make(700, heads=8, width=64, states=128), torch.bfloat16)
         first, *others = (evaluate(kernels(), tensors) for _ in range(4))
@@ -282,7 +292,6 @@ def interpreted() -> None:
     plain = make(37, batch=1, heads=4, dtype=torch.float32)
     compare({n: t for n, t in plain.items() if n not in ("D", "z", "initial_state")}, None, softplus=True)
     _plan.has_copy_engine = lambda x: True  # the interpreter knows descriptors
-    _plan.factors = lambda dtype: True
     compare(make(64, batch=1, heads=2, groups=1, width=16, states=16, dtype=torch.float32), None, softplus=False)
     _plan.Plan.segments = lambda self, processors: 2  # type: ignore[method-assign]
     packed = make(70, batch=1, heads=2, dtype=torch.float32, wide_skip=True)

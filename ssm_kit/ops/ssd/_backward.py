@@ -5,9 +5,6 @@ import triton.language as tl
 
 from ssm_kit.ops.ssd._tiles import chunk_at, decays_between, exp2, put, tile
 
-FACTORED = tl.constexpr(200.0)
-"""Across a chunk that keeps 2^-200 of a state, the two factors of a decay, 2^±100 at most, still fit a bfloat16."""
-
 
 @triton.jit
 def across(
@@ -71,10 +68,6 @@ def inside(
 ):  # fmt: skip
     """What passes from step to step inside a chunk, backward, and with it all of dx; after `across`.
 
-    A decay is a product, exp2(total_i - half) exp2(half - total_j): rows of dy and of u take its factors, and the scores
-    C_i · B_j are the same for all heads. Where a chunk forgets too much for that there are zeros: `inside_exact` follows.
-    What is counted with opposite signs is made of the same rounded factors, so that it cancels.
-
     Programs and sums as in `across`, to whose dB and dC the parts inside the chunk are added. Per slice and step,
     (slots, slices, Q): dwritten, the gradient of Δ through u = Δx; duntil, of the log decay until the chunk's end;
     dcrossing, of the log decays between steps, with + at the step that reads and with - at the step that writes.
@@ -85,8 +78,7 @@ def inside(
     start, left = chunk_at(slot, bounds, sequence_of, length, Q, PACKED)
     B_tile = tile(B, start, stride_B, group * N, at, n, left, N, MODE)
     C_tile = tile(C, start, stride_C, group * N, at, n, left, N, MODE)
-    later = at[:, None] >= at[None, :]
-    scores = tl.where(later, tl.dot(C_tile, tl.trans(B_tile), input_precision=PRECISION), 0.0).to(B_tile.dtype)
+    scores = tl.dot(C_tile, tl.trans(B_tile), input_precision=PRECISION)
     dscores = tl.zeros((Q, Q), tl.float32)
     of_group = per_group * SLICES
     per_part = tl.cdiv(of_group, tl.num_programs(2))
@@ -100,78 +92,21 @@ def inside(
         dh = tile(dstates, stored * BLOCK_P, BLOCK_N, 0, row, n, BLOCK_P, BLOCK_N, STORED)
         known = (slot * heads + head) * Q
         step, since, total = tl.load(steps + known + at), tl.load(totals + known + at), tl.load(totals + known + Q - 1)
-        fits, half = tl.abs(total) <= FACTORED, 0.5 * total
-        out = tl.where(fits, exp2(half - since), 0.0)
-        u = (x_tile * (out * step)[:, None]).to(x_tile.dtype)
-        read = (dy_tile * tl.where(fits, exp2(since - half), 0.0)[:, None]).to(dy_tile.dtype)
-        du = tl.dot(B_tile, tl.trans(dh), input_precision=PRECISION) * exp2(half)
-        to_end = tl.sum(u * du, 1)
-        du = tl.dot(tl.trans(scores), read, du, input_precision=PRECISION)
-        crossing = tl.sum(tl.dot(scores, u, input_precision=PRECISION) * read, 1) - (tl.sum(u * du, 1) - to_end)
-        dscores = tl.dot(read, tl.trans(u), dscores, input_precision=PRECISION)
-        du *= out[:, None]
-        tl.store(duntil + stored * Q + at, to_end)
-        tl.store(dcrossing + stored * Q + at, crossing)
+        du = tl.dot(B_tile, tl.trans(dh), input_precision=PRECISION) * exp2(total - since)[:, None]
+        tl.store(duntil + stored * Q + at, tl.sum(x_tile * du, 1) * step)
+        decay = decays_between(since, since, at)
+        dmix = tl.dot(dy_tile, tl.trans(x_tile), input_precision=PRECISION) * decay * step[None, :]
+        du = tl.dot(tl.trans((scores * decay).to(dy_tile.dtype)), dy_tile, du, input_precision=PRECISION)
+        dscores += dmix
+        # Without the diagonal, which no decay has: it would leave its rounding errors.
+        crossing = tl.where(at[:, None] > at[None, :], dmix * scores, 0.0).to(totals.dtype.element_ty)
+        tl.store(dcrossing + stored * Q + at, tl.sum(crossing, 1) - tl.sum(crossing, 0))
         tl.store(dwritten + stored * Q + at, tl.sum(x_tile * du, 1))
-        du = skipped(du * step[:, None], x_tile, dy_tile, D, dD, slot, head, heads, stored, offset, P, Q, BLOCK_P, SKIP)
+        du *= step[:, None]
+        du = skipped(du, x_tile, dy_tile, D, dD, slot, head, heads, stored, offset, P, Q, BLOCK_P, SKIP)
         put(dx, du, start, heads * P, head * P + offset, at, row, left, P - offset, MODE)
-    dscores = tl.where(later, dscores, 0.0).to(B_tile.dtype)
     # Read again: kept through the loop, it would take the shared memory that a second program needs.
     C_tile = tile(C, start, stride_C, group * N, at, n, left, N, MODE)
-    place = (part * tokens + start) * tl.num_programs(1) + group
-    add_shared(dB, dC, dscores, B_tile, C_tile, place, tl.num_programs(1), left, N, Q, BLOCK_N, PRECISION)
-
-
-@triton.jit
-def inside_exact(
-    x, B, C, D, dy, steps, totals, dstates, bounds, sequence_of, dx, dB, dC, dD, dwritten, duntil, dcrossing,
-    length, tokens, heads, per_group, stride_x, stride_B, stride_C, stride_dy,
-    P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, Q: tl.constexpr,
-    SLICES: tl.constexpr, SKIP: tl.constexpr, PACKED: tl.constexpr, MODE: tl.constexpr, STORED: tl.constexpr,
-    PRECISION: tl.constexpr, ALL: tl.constexpr,
-):  # fmt: skip
-    """The same as `inside` with every decay as it is, (Q, Q) for each head; unless ALL, where `inside` put zeros."""
-    slot, group, part = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
-    at, n, row = tl.arange(0, Q), tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_P)
-    start, left = chunk_at(slot, bounds, sequence_of, length, Q, PACKED)
-    of_group = per_group * SLICES
-    per_part = tl.cdiv(of_group, tl.num_programs(2))
-    low = group * of_group + part * per_part
-    high = tl.minimum(low + per_part, (group + 1) * of_group)
-    if not ALL:
-        largest = 0.0
-        for slice_ in range(low, high):
-            largest = tl.maximum(largest, tl.abs(tl.load(totals + (slot * heads + slice_ // SLICES) * Q + Q - 1)))
-        if largest <= FACTORED:
-            return
-    B_tile = tile(B, start, stride_B, group * N, at, n, left, N, MODE)
-    C_tile = tile(C, start, stride_C, group * N, at, n, left, N, MODE)
-    scores = tl.dot(C_tile, tl.trans(B_tile), input_precision=PRECISION)
-    dscores = tl.zeros((Q, Q), tl.float32)
-    for slice_ in range(low, high):
-        head = slice_ // SLICES
-        offset = slice_ % SLICES * BLOCK_P
-        known = (slot * heads + head) * Q
-        step, since, total = tl.load(steps + known + at), tl.load(totals + known + at), tl.load(totals + known + Q - 1)
-        if ALL or tl.abs(total) > FACTORED:
-            x_tile = tile(x, start, stride_x, head * P + offset, at, row, left, P - offset, MODE)
-            dy_tile = tile(dy, start, stride_dy, head * P + offset, at, row, left, P - offset, MODE)
-            stored = slot * (heads * SLICES) + slice_
-            dh = tile(dstates, stored * BLOCK_P, BLOCK_N, 0, row, n, BLOCK_P, BLOCK_N, STORED)
-            du = tl.dot(B_tile, tl.trans(dh), input_precision=PRECISION) * exp2(total - since)[:, None]
-            tl.store(duntil + stored * Q + at, tl.sum(x_tile * du, 1) * step)
-            decay = decays_between(since, since, at)
-            dmix = tl.dot(dy_tile, tl.trans(x_tile), input_precision=PRECISION) * decay * step[None, :]
-            du = tl.dot(tl.trans((scores * decay).to(dy_tile.dtype)), dy_tile, du, input_precision=PRECISION)
-            dscores += dmix
-            # Without the diagonal, which no decay has: it would leave its rounding errors.
-            crossing = tl.where(at[:, None] > at[None, :], dmix * scores, 0.0).to(totals.dtype.element_ty)
-            tl.store(dcrossing + stored * Q + at, tl.sum(crossing, 1) - tl.sum(crossing, 0))
-            tl.store(dwritten + stored * Q + at, tl.sum(x_tile * du, 1))
-            du = skipped(
-                du * step[:, None], x_tile, dy_tile, D, dD, slot, head, heads, stored, offset, P, Q, BLOCK_P, SKIP
-            )
-            put(dx, du, start, heads * P, head * P + offset, at, row, left, P - offset, MODE)
     place = (part * tokens + start) * tl.num_programs(1) + group
     dscores = dscores.to(B_tile.dtype)
     add_shared(dB, dC, dscores, B_tile, C_tile, place, tl.num_programs(1), left, N, Q, BLOCK_N, PRECISION)

@@ -197,14 +197,11 @@ def _chunks(
         plan.states(dstates, columns), *where, dB, dC, dsince, dpassed, *sizes, t.x.stride(1), t.C.stride(1),
         dy.stride(1), COLUMNS=columns, **options, **plan.launch("across"),
     )  # fmt: skip
-    arguments = (
+    _backward.inside[grid](
         by_p(t.x), by_n(t.B), by_n(t.C), t.D, by_p(dy), chunks.steps, chunks.totals,
         plan.states(dstates, plan.block_n), *where, by_p(dx), dB, dC, dD, dwritten, duntil, dcrossing, *sizes,
-        t.x.stride(1), t.B.stride(1), t.C.stride(1), dy.stride(1),
+        t.x.stride(1), t.B.stride(1), t.C.stride(1), dy.stride(1), SKIP=t.skip, **options, **plan.launch("inside"),
     )  # fmt: skip
-    if plan.factored:
-        _backward.inside[grid](*arguments, SKIP=t.skip, **options, **plan.launch("inside"))
-    _backward.inside_exact[grid](*arguments, SKIP=t.skip, ALL=not plan.factored, **options, num_warps=4)
     _backward.finish[(plan.slots, ceil(plan.heads, HEADS))](
         t.A, chunks.steps, dsince, dpassed, dwritten, duntil, dcrossing, *where, ddelta, dA, plan.length, plan.heads,
         Q=plan.chunk, SLICES=plan.slices_of_head, TILES=tiles, HEADS=HEADS, SOFTPLUS=softplus, PACKED=plan.packed,

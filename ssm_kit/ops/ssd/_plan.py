@@ -32,7 +32,6 @@ class Plan(NamedTuple):
     block_n: int
     chunk: int
     exact: bool  # float32 inputs
-    factored: bool  # decays as products, see `_backward.inside`
     small: bool
     packed: bool
     mode: int  # of tiles of the caller's tensors, see `_tiles.tile`
@@ -95,7 +94,7 @@ def plan_of(x: Tensor, B: Tensor, cu_seqlens: Tensor | None) -> Plan:
     full = cu_seqlens is None and length % chunk == 0 and P % block_p == 0 and block_n == N
     return Plan(
         batch if cu_seqlens is None else len(cu_seqlens) - 1, length, batch * length, heads, P, groups, N, block_p,
-        block_n, chunk, x.dtype == torch.float32, factors(x.dtype), small, cu_seqlens is not None,
+        block_n, chunk, x.dtype == torch.float32, small, cu_seqlens is not None,
         FULL.value if full else MASKED.value, COPIED.value if has_copy_engine(x) else FULL.value,
         "ieee" if small or not x.is_cuda else "bf16x6",
     )  # fmt: skip
@@ -107,11 +106,6 @@ def with_copies(plan: Plan, *tensors: Tensor | None) -> Plan:
     if plan.stored == COPIED.value and plan.mode == FULL.value and aligned and plan.tokens < 2**31:
         return plan._replace(mode=COPIED.value)
     return plan
-
-
-def factors(dtype: torch.dtype) -> bool:
-    """Whether the factors of decays fit the dtype: float16 ends at 2^16, and float32 is wanted exact."""
-    return dtype == torch.bfloat16
 
 
 def has_copy_engine(x: Tensor) -> bool:
