@@ -1,0 +1,48 @@
+"""Induction heads: what came after this token the last time, at the length trained on and at up to 64 times it.
+
+    python -m experiments.induction_heads --smoke         (CPU)      the full size: see `experiments.study`
+
+After Mamba's Table 2 (arXiv 2312.00752, §4.1 and appendix E.1), with the models of `experiments.selection`: trained at
+length 256 with 16 kinds of tokens, as there; 10 000 steps of 64 examples, and tests to 16 384 instead of 1 048 576.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from experiments.selection import FACTORS, MIXERS, RATES, SEEDS, TEST_TOKENS, runs
+from experiments.study import Study, main
+from ssm_kit.lab import Batch, InductionHeads, Settings
+
+LENGTH = 256
+SETTINGS = Settings(steps=10_000, batch_size=64, warmup=500, final=0.01)
+
+
+@dataclass(frozen=True)
+class LongInduction(InductionHeads):
+    """Induction heads in batches of fewer examples, the longer they are."""
+
+    def batch(self, size: int, **which: Any) -> Batch:
+        """As `Task.batch`, with at most TEST_TOKENS tokens."""
+        return super().batch(min(size, max(1, TEST_TOKENS // self.length)), **which)
+
+
+def full() -> Study:
+    """5 mixers at four learning rates, then with three seeds: 35 runs."""
+    task = InductionHeads(length=LENGTH)
+    tests = {f"{factor * LENGTH}": LongInduction(length=factor * LENGTH) for factor in FACTORS}
+    mixers = {name: (mixer, mixer) for name, mixer in MIXERS.items()}
+    return Study(runs(mixers, task, tests, SETTINGS), RATES, SEEDS, notes={"trained_on": LENGTH})
+
+
+def smoke() -> Study:
+    """S4D and a small Mamba-2, one layer each, at length 12."""
+    task = InductionHeads(vocab_size=8, length=12)
+    tests = {f"{length}": LongInduction(vocab_size=8, length=length) for length in (12, 24)}
+    small = {"layer": "Mamba2", "d_state": 16, "headdim": 32, "chunk_size": 16}
+    settings = Settings(steps=120, batch_size=64, warmup=12, final=0.01)
+    made = runs({"S4D": (MIXERS["S4D"],), "Mamba-2": (small,)}, task, tests, settings, d_model=32)
+    return Study(made, (1e-2,), (1,), notes={"trained_on": task.length})
+
+
+if __name__ == "__main__":
+    main("induction_heads", "Accuracy of induction heads, by mixer and length of the test", full, smoke)

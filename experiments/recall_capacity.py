@@ -1,0 +1,143 @@
+"""Associative recall against the size of the state: which mixers hold how many pairs in how many bytes.
+
+    python -m experiments.recall_capacity --smoke       (CPU)        the full size: see `experiments.study`
+
+Multi-query associative recall (Zoology, arXiv 2312.04927, §4): key-value pairs, then every key again, each of which
+asks for its value. One model is trained on 4, 8, ... 128 pairs in turn, a batch each, and tested on every number.
+
+As in Zoology's Figure 2: two layers, keys asked again at distances that follow a power law, zeros between. As in
+Based (arXiv 2402.18668, Figure 2): one model for all numbers of pairs. Different here: 512 tokens instead of 8192, one
+length of 512, fresh examples instead of 100 000 repeated ones, d_model 64 throughout, and an MLP at the end that makes
+the number of parameters equal (Zoology has none). Linear attention has no short convolution and no
+positions, so nothing in it sees which token came before which: as in Based, a small window of attention goes first.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from experiments.small_models import Mixer, filled
+from experiments.study import Study, accuracy, main
+from experiments.sweep import Run
+from ssm_kit.lab import MQAR, Batch, Settings
+
+D_MODEL, VOCABULARY, LENGTH = 64, 512, 512
+PARAMETERS = 168_000
+PAIRS = (4, 8, 16, 32, 64, 128)
+SETTINGS = Settings(steps=4000, batch_size=32, warmup=400, final=0.01)
+NO_DECAY = (1e-12, 2e-12)
+"""Decay rates so small that every decay is 1 in float32 and AdamW, whose ε is larger, cannot move them."""
+
+
+@dataclass(frozen=True)
+class MixedMQAR(MQAR):
+    """MQAR with another number of pairs in every batch, in turn; `pairs` is the largest of them."""
+
+    counts: tuple[int, ...] = (4, 8)
+
+    def batch(self, size: int, *, seed: int, index: int, device="cpu") -> Batch:
+        """As `Task.batch`."""
+        pairs = self.counts[index % len(self.counts)]
+        task = MQAR(self.vocab_size, self.length, pairs, self.power, self.random_filler)
+        return task.batch(size, seed=seed, index=index, device=device)
+
+
+def s4d(states: int) -> Mixer:
+    return {"layer": "S4D", "d_state": states}
+
+
+def mamba(states: int) -> Mixer:
+    return {"layer": "Mamba", "d_state": states}
+
+
+def mamba2(states: int) -> Mixer:
+    return {"layer": "Mamba2", "d_state": states, "headdim": 64}
+
+
+def gated_deltanet(keys: int) -> Mixer:
+    return {"layer": "GatedDeltaNet", "num_k_heads": 2, "num_v_heads": 2, "head_k_dim": keys, "head_v_dim": 64}
+
+
+def delta_rule(keys: int) -> Mixer:
+    return {**gated_deltanet(keys), "A_init_range": NO_DECAY}
+
+
+def linear_attention(keys: int) -> Mixer:
+    return {"layer": "LinearAttention", "num_heads": 4, "head_dim": keys}
+
+
+def rg_lru(width: int) -> Mixer:
+    return {"layer": "RGLRU", "lru_width": width, "num_heads": width // 16}
+
+
+def attention(window: int | None = None) -> Mixer:
+    return {"layer": "Attention", "num_heads": 2, "rope": 1e4, "window": window}
+
+
+MODELS: dict[str, dict[int, tuple[Mixer, Mixer]]] = {
+    "S4D": {n: (s4d(n), s4d(n)) for n in (8, 32, 128)},
+    "window 4 + linear attention": {n: (attention(4), linear_attention(n)) for n in (8, 16, 32, 64)},
+    "Mamba": {n: (mamba(n), mamba(n)) for n in (4, 16, 64)},
+    "Mamba-2": {n: (mamba2(n), mamba2(n)) for n in (4, 16, 64, 256)},
+    "delta rule": {n: (delta_rule(n), delta_rule(n)) for n in (4, 16, 64)},
+    "Gated DeltaNet": {n: (gated_deltanet(n), gated_deltanet(n)) for n in (4, 16, 64)},
+    "RG-LRU": {n: (rg_lru(n), rg_lru(n)) for n in (16, 64, 256)},
+    "sliding window": {n: (attention(n), attention(n)) for n in (9, 33, 129)},
+    "attention": {LENGTH: (attention(), attention())},
+    "Mamba-2 + attention": {n: (mamba2(n), attention()) for n in (4, 16, 64)},
+}
+"""By name and size: the two mixers. The size is N, the width of keys, the RG-LRU's width, or the window."""
+
+
+def runs(
+    models: Mapping[str, Mapping[int, Sequence[Mixer]]],
+    pairs: Sequence[int],
+    *,
+    d_model: int,
+    vocabulary: int,
+    length: int,
+    parameters: int,
+    settings: Settings,
+) -> list[Run]:
+    """One run for each architecture."""
+    tests = {f"{n} pairs": MQAR(vocabulary, length, n, random_filler=False) for n in pairs}
+    task = MixedMQAR(vocabulary, length, max(pairs), random_filler=False, counts=tuple(pairs))
+    return [
+        Run(
+            {"mixer": name, "size": size},
+            filled(mixers, vocab_size=vocabulary, d_model=d_model, parameters=parameters),
+            task,
+            settings,
+            tests,
+        )
+        for name, sizes in models.items()
+        for size, mixers in sizes.items()
+    ]
+
+
+def full() -> Study:
+    """30 architectures at three learning rates, then with three seeds: 180 runs."""
+    made = runs(
+        MODELS, PAIRS, d_model=D_MODEL, vocabulary=VOCABULARY, length=LENGTH, parameters=PARAMETERS, settings=SETTINGS
+    )
+    return Study(made, (1e-3, 3e-3, 1e-2), (1, 2, 3), score=accuracy, notes={"pairs": PAIRS, "d_model": D_MODEL})
+
+
+def smoke() -> Study:
+    """Windows of 3 and of 9 tokens and attention without one: what attention holds learns to recall in few steps."""
+    first, layer = {**attention(2), "num_heads": 1}, {**attention(), "num_heads": 1}
+    models = {
+        "sliding window": {n: (first, {**layer, "window": n}) for n in (3, 9)},
+        "attention": {16: (first, layer)},
+    }
+    settings = Settings(steps=120, batch_size=32, warmup=12, final=0.01)
+    made = runs(models, (2, 4), d_model=32, vocabulary=16, length=16, parameters=9000, settings=settings)
+    return Study(made, (2e-2,), (1,), score=accuracy)
+
+
+if __name__ == "__main__":
+    main(
+        "recall_capacity",
+        "Accuracy of multi-query associative recall, by mixer, size of its state, and pairs",
+        full,
+        smoke,
+    )

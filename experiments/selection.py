@@ -1,0 +1,43 @@
+"""The models of `experiments.selective_copying` and `experiments.induction_heads`: with and without gate and selection.
+
+After Mamba's Tables 1 and 2 (arXiv 2312.00752, §4.1): two layers of d_model 64, Mamba with N = 16. Here every model has
+the parameters of Mamba's, within 3 %: the others have a larger N, hence more state than Mamba's 2048 numbers a layer,
+and attention has wider heads. The attention is the paper's MHA-RoPE.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from experiments.small_models import Mixer, stack
+from experiments.sweep import Run
+from ssm_kit import layers
+from ssm_kit.lab import Settings, Task
+from ssm_kit.layers.gated_s4d import GatedS4D
+
+RATES = (3e-4, 1e-3, 3e-3, 1e-2)
+SEEDS = (1, 2, 3)
+FACTORS = (1, 2, 4, 16, 64)
+"""Lengths of the tests, as multiples of the length that is trained on."""
+TEST_TOKENS = 2**19
+"""At most this many tokens in a batch of a test, or the longest would not fit beside other runs."""
+
+if "GatedS4D" not in layers.__all__:  # models are made of the layers that are named there
+    layers.GatedS4D = GatedS4D  # type: ignore[attr-defined]
+    layers.__all__.append("GatedS4D")
+
+MIXERS: dict[str, Mixer] = {
+    "S4D": {"layer": "S4D", "d_state": 188},
+    "gated S4D": {"layer": "GatedS4D", "d_state": 28},
+    "Mamba": {"layer": "Mamba", "d_state": 16},
+    "Mamba-2": {"layer": "Mamba2", "d_state": 48},
+    "attention": {"layer": "Attention", "num_heads": 2, "head_dim": 64, "rope": 1e4},
+}
+
+
+def runs(
+    mixers: Mapping[str, Sequence[Mixer]], task: Task, tests: Mapping[str, Task], settings: Settings, d_model: int = 64
+) -> list[Run]:
+    """One run for each row of mixers."""
+    return [
+        Run({"mixer": name}, stack(row, vocab_size=task.vocab_size, d_model=d_model), task, settings, dict(tests))
+        for name, row in mixers.items()
+    ]

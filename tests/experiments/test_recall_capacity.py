@@ -1,0 +1,88 @@
+"""Recall and the size of the state: models of equal size, and the effect at the smoke size."""
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from experiments import recall_capacity
+from experiments.small_models import count
+from ssm_kit import results
+from ssm_kit.lab import MQAR
+from ssm_kit.models import LanguageModel
+from ssm_kit.results import plots
+from ssm_kit.results.summary import summarise
+
+NAME = "recall_capacity"
+STORED = ["stored"] * (NAME in results.names())
+
+
+@pytest.fixture(scope="module")
+def smoke(run_smoke) -> dict:
+    return run_smoke(NAME)
+
+
+@pytest.fixture(params=["smoke", *STORED])
+def result(request) -> dict:
+    return request.getfixturevalue("smoke") if request.param == "smoke" else results.load(NAME)
+
+
+def mean_accuracy(result: dict, mixer: str) -> list[float]:
+    """Over all numbers of pairs, for every size from the smallest."""
+    entries = [entry for entry in result["data"]["summary"] if entry["mixer"] == mixer]
+    assert [entry["state_bytes"] for entry in entries] == sorted(entry["state_bytes"] for entry in entries)
+    tests = [[found["mean"] for test, found in entry["accuracy"].items() if "pairs" in test] for entry in entries]
+    return [sum(found) / len(found) for found in tests]
+
+
+def test_schema(smoke):
+    results.validate(smoke, NAME)
+
+
+def test_summary_is_what_the_rows_say(result):
+    assert result["data"]["summary"] == summarise(result["data"]["rows"])
+
+
+def test_models_are_equally_large(result):
+    sizes = [row["parameters"] for row in result["data"]["rows"]]
+    assert max(sizes) < 1.02 * min(sizes)
+
+
+def test_recall_rises_with_the_state(result):
+    smallest, *_, largest = mean_accuracy(result, "sliding window")
+    assert largest > smallest + 0.1
+
+
+def test_attention_recalls_what_a_small_window_does_not(result):
+    assert mean_accuracy(result, "attention")[0] > mean_accuracy(result, "sliding window")[0] + 0.2
+
+
+def test_plot_draws_the_summary(result):
+    entries, figure = result["data"]["summary"], plots.recall_capacity(result)
+    most = max(int(test.split()[0]) for test in entries[0]["accuracy"] if "pairs" in test)
+    drawn = [point for line in figure.axes[0].lines for point in zip(*line.get_data(), strict=True)]
+    assert drawn == [(entry["state_bytes"], entry["accuracy"][f"{most} pairs"]["mean"]) for entry in entries]
+    labels = [line.get_label() for line in figure.axes[1].lines]
+    assert labels == list(dict.fromkeys(entry["mixer"] for entry in entries))
+    with pytest.raises(ValueError, match=r"^pairs: expected one of .*; got 3$"):
+        plots.recall_capacity(result, 3)
+    plt.close(figure)
+
+
+def test_full_study_compares_equal_parameters_and_states_that_span_a_factor_of_16():
+    spans: dict[str, list[int]] = {}
+    for run in recall_capacity.full().architectures:
+        assert abs(count(run.model) / recall_capacity.PARAMETERS - 1) < 0.005
+        with torch.device("meta"):
+            spans.setdefault(run.labels["mixer"], []).append(LanguageModel(run.model).init_cache(1).nbytes)
+    fixed = {"S4D", "Mamba", "Mamba-2", "delta rule", "Gated DeltaNet", "RG-LRU", "window 4 + linear attention"}
+    for mixer in fixed:
+        assert max(spans[mixer]) > 9 * min(spans[mixer])  # the inputs of the convolutions do not grow
+
+
+def test_mixed_recall_asks_every_number_of_pairs_in_turn():
+    task = recall_capacity.MixedMQAR(16, 16, 4, random_filler=False, counts=(1, 4))
+    for index, pairs in enumerate((1, 4, 1)):
+        batch = task.batch(3, seed=5, index=index)
+        assert batch.mask.sum(1).tolist() == [pairs] * 3
+        expected = MQAR(16, 16, pairs, random_filler=False).batch(3, seed=5, index=index)
+        assert torch.equal(batch.inputs, expected.inputs)

@@ -1,0 +1,83 @@
+"""Selective copying and induction heads: models of equal size, and what tells them apart at the smoke size."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from experiments import induction_heads, selective_copying
+from experiments.selection import FACTORS, TEST_TOKENS
+from experiments.small_models import count
+from ssm_kit import results
+from ssm_kit.results import plots
+from ssm_kit.results.summary import summarise
+
+NAMES = ("selective_copying", "induction_heads")
+STORED = [(name, "stored") for name in NAMES if name in results.names()]
+
+
+@pytest.fixture(scope="module")
+def smoke(run_smoke) -> dict[str, dict]:
+    return {name: run_smoke(name) for name in NAMES}
+
+
+@pytest.fixture(params=[*((name, "smoke") for name in NAMES), *STORED], ids=" ".join)
+def result(request, smoke) -> dict:
+    name, size = request.param
+    return smoke[name] if size == "smoke" else results.load(name)
+
+
+def accuracy(result: dict, mixer: str, place: int = 0) -> float:
+    """Mean over seeds at the first length of the tests, which is the one trained on, or at another."""
+    (entry,) = (entry for entry in result["data"]["summary"] if entry["mixer"] == mixer)
+    lengths = sorted((test for test in entry["accuracy"] if test.isdigit()), key=int)
+    assert int(lengths[0]) == result["settings"]["trained_on"]
+    return entry["accuracy"][lengths[place]]["mean"]
+
+
+def test_schema_and_summary(result):
+    results.validate(result, result["script"])
+    assert result["data"]["summary"] == summarise(result["data"]["rows"])
+
+
+def test_selection_solves_selective_copying_and_neither_time_invariance_nor_a_gate_does(smoke):
+    found = [smoke["selective_copying"]] + [results.load(name) for name, _ in STORED if name == "selective_copying"]
+    for result in found:
+        rivals = max(accuracy(result, "S4D"), accuracy(result, "gated S4D"))
+        assert accuracy(result, "Mamba") > rivals + 0.2
+
+
+def test_induction_needs_selection(smoke):
+    found = [smoke["induction_heads"]] + [results.load(name) for name, _ in STORED if name == "induction_heads"]
+    for result in found:
+        assert accuracy(result, "Mamba-2") > accuracy(result, "S4D") + 0.2
+
+
+def test_plot_draws_the_summary(result):
+    name = Path(result["script"]).stem
+    figure = getattr(plots, name)(result)
+    *lines, trained = figure.axes[0].lines
+    for line, entry in zip(lines, result["data"]["summary"], strict=True):
+        tests = {int(test): found["mean"] for test, found in entry["accuracy"].items() if test.isdigit()}
+        assert (line.get_label(), dict(zip(*line.get_data(), strict=True))) == (entry["mixer"], tests)
+    assert trained.get_xdata()[0] == result["settings"]["trained_on"]
+    plt.close(figure)
+
+
+@pytest.mark.parametrize("script", [selective_copying, induction_heads])
+def test_full_study_compares_equal_parameters(script):
+    architectures = script.full().architectures
+    sizes = {run.labels["mixer"]: count(run.model) for run in architectures}
+    assert sizes.keys() == {"S4D", "gated S4D", "Mamba", "Mamba-2", "attention"}
+    assert max(sizes.values()) < 1.03 * min(sizes.values())
+    assert [int(test) for test in architectures[0].evaluations] == [256 * factor for factor in FACTORS]
+
+
+@pytest.mark.parametrize("task", [selective_copying.LongCopying(), induction_heads.LongInduction()])
+def test_long_tests_come_in_batches_that_fit(task):
+    longer = type(task)(length=TEST_TOKENS // 2)
+    assert longer.batch(3, seed=0, index=0).inputs.shape == (2, TEST_TOKENS // 2)
+    short = task.batch(3, seed=0, index=0)
+    assert short.inputs.shape == (3, task.length)
+    assert torch.equal(short.inputs, task.batch(3, seed=0, index=0).inputs)
