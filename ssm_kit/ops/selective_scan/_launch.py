@@ -14,6 +14,7 @@ SPAN = 16
 
 _FOLDER = Path(__file__).parent / "kernels"
 _SHARED = ("numbers.cuh", "problem.cuh", "tile.cuh")
+_BEFORE = {"backward": ("backward_tile.cuh", "backward_scan.cuh")}
 _TYPES = """
 #define INLINE __device__ __forceinline__
 typedef unsigned int u32;
@@ -114,7 +115,8 @@ def kernel_source(kernel: str, dtype: torch.dtype, states: int, shape: Shape, **
     numbers |= constants
     lines = [_TYPES, f"typedef {_NAMES[dtype]} T;", f"typedef {kept} Saved;"]
     lines += [f"constexpr int {name} = {value};" for name, value in numbers.items()]
-    return _nvrtc.Source(kernel, "\n".join(lines), tuple(_FOLDER / name for name in (*_SHARED, f"{kernel}.cu")))
+    files = (*_SHARED, *_BEFORE.get(kernel, ()), f"{kernel}.cu")
+    return _nvrtc.Source(kernel, "\n".join(lines), tuple(_FOLDER / name for name in files))
 
 
 def padded(states: int) -> int:
