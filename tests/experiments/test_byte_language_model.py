@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -12,7 +13,9 @@ import torch
 
 from experiments.byte_design import SMOKE, chosen
 from experiments.byte_evaluation import loss_by_context
+from experiments.byte_language_model import measure
 from experiments.byte_models import MIXERS, Size, blocks, config, parameters
+from experiments.byte_runs import train
 from ssm_kit import results
 from ssm_kit.lab.tasks.text import corpus
 from ssm_kit.models import LanguageModel
@@ -230,3 +233,17 @@ def test_bad_arguments_are_named(change, message):
     arguments = {"contexts": (4,), "longest": 32, "scored": 64, "precision": "fp32"} | change
     with pytest.raises(ValueError, match=message):
         loss_by_context(CountsBytes(8, False), **arguments)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("index", range(len(MIXERS)))
+def test_on_a_gpu_a_run_learns_and_its_speed_is_measured(index):
+    run = SMOKE.final(dict.fromkeys(MIXERS, 2e-2))[index]
+    record = train(replace(run, settings=replace(run.settings, precision="bf16")), "cuda")
+    assert 0 < record["held_out"][-1][1] < 4.2
+    assert len(record["by_context"]) == len(SMOKE.contexts)
+    run = replace(run, settings=replace(run.settings, steps=100))
+    speed = measure(run, "cuda")
+    assert speed["tokens_per_second"] > 0
+    assert speed["peak_bytes"] > 16 * record["parameters"]  # weights, gradients and two moments in float32

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments import decoding
+from experiments import decoding, machine
 from experiments.decoding_models import SMOKE, configs, decode, memories
 from experiments.static_attention import WAYS, StaticAttention, split, with_buffers
 from ssm_kit import cost, results
@@ -159,3 +159,16 @@ def test_the_plot_draws_every_model_with_its_numbers(result):
     assert full[1][-1] == pytest.approx(1e3 * point["batch"] / min(t[0] for t in point["milliseconds"].values()))
     assert prompt[1][0] == np.median(entry["prefill"][0]["milliseconds"])
     plt.close(figure)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("name", configs(SMOKE))
+def test_on_a_gpu_a_step_is_captured_and_fills_the_memory_that_it_is_given(name):
+    machine.only_kernels()
+    points = decoding.of_model(configs(SMOKE)[name], SMOKE, "cuda")
+    ways = points["one"][0]["milliseconds"]
+    assert ways.keys() == ({"no attention"} if name in RECURRENT else {"flash", "cudnn", "split"})
+    for one, most in zip(points["one"], points["most"], strict=True):
+        assert most["bytes"] == most["batch"] * one["bytes"]
+        assert SMOKE.memory / 2 < most["bytes"] <= SMOKE.memory
