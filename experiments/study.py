@@ -10,6 +10,7 @@ search too, and the summary that `ssm_kit.results.summary` makes of them.
 """
 
 import argparse
+import functools
 import json
 import os
 import subprocess
@@ -30,7 +31,6 @@ from ssm_kit.models import LanguageModel, ModelConfig
 from ssm_kit.results.summary import summarise
 
 SEARCH_SEED = 0
-
 
 Evaluation = dict[str, dict[str, Any]]
 """For each test {"accuracy": ..., "loss": ...}; the test "" is the task that the model was trained on."""
@@ -119,7 +119,12 @@ def conduct(script: str, what: str, study: Study, plan: Plan) -> dict[str, Any]:
     rows = [_row(record, "search") for record in searched.values()]
     rows += [_row(record, "final") for record in records.values()]
     result["seeds"] = list(study.seeds)
-    result["settings"] |= {"learning_rates": list(study.rates), "search_seed": SEARCH_SEED, **study.notes}
+    result["settings"] |= {
+        "learning_rates": list(study.rates),
+        "search_seed": SEARCH_SEED,
+        "matrix_products": "TF32" if result["gpu"] else "float32",
+        **study.notes,
+    }
     result["data"] = {"rows": rows, "summary": summarise(rows)}
     results.validate(result, script)
     return result
@@ -147,7 +152,7 @@ def _row(record: dict[str, Any], stage: str) -> dict[str, Any]:
         "seed": run["settings"]["seed"],
         "learning_rate": run["settings"]["learning_rate"],
         "parameters": record["parameters"],
-        "state_bytes": state_bytes(ModelConfig.from_dict(run["model"]), run["task"]["length"]),
+        "state_bytes": state_bytes(json.dumps(run["model"]), run["task"]["length"]),
         **{
             measure: {test or "trained on": _rounded(found[measure]) for test, found in tests.items()}
             for measure in ("accuracy", "loss")
@@ -155,10 +160,15 @@ def _row(record: dict[str, Any], stage: str) -> dict[str, Any]:
     }
 
 
-def state_bytes(config: ModelConfig, length: int) -> int:
-    """Bytes that a model in float32 carries from one token to the next after `length` of them, caches included."""
+@functools.cache  # many runs have one model
+def state_bytes(config: str, length: int) -> int:
+    """Bytes that a model in float32 carries from one token to the next after `length` of them, caches included.
+
+    `config` is the `ModelConfig` as JSON.
+    """
+    model = LanguageModel(ModelConfig.from_dict(json.loads(config)))
     with torch.no_grad():
-        return LanguageModel(config)(torch.zeros(1, length, dtype=torch.int64))[1].nbytes
+        return model(torch.zeros(1, length, dtype=torch.int64))[1].nbytes
 
 
 def _rounded(value: float | None) -> float | None:
