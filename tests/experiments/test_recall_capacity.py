@@ -9,6 +9,7 @@ from experiments.small_models import count
 from ssm_kit import results
 from ssm_kit.lab import MQAR
 from ssm_kit.models import LanguageModel
+from ssm_kit.models.block import build_layer
 from ssm_kit.results import plots
 from ssm_kit.results.summary import summarise
 
@@ -77,6 +78,18 @@ def test_full_study_compares_equal_parameters_and_states_that_span_a_factor_of_1
     fixed = {"S4D", "Mamba", "Mamba-2", "delta rule", "Gated DeltaNet", "RG-LRU", "window 4 + linear attention"}
     for mixer in fixed:
         assert max(spans[mixer]) > 9 * min(spans[mixer])  # the inputs of the convolutions do not grow
+
+
+def test_the_delta_rule_never_learns_to_forget():
+    torch.manual_seed(0)
+    layer = build_layer(8, "delta rule", recall_capacity.delta_rule(4))
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1)
+    for _ in range(20):
+        optimizer.zero_grad()
+        layer(torch.randn(2, 8, 8))[0].square().mean().backward()
+        optimizer.step()
+    steps = torch.nn.functional.softplus(layer.dt_bias + 100)  # larger than any that the input adds
+    assert (torch.exp(-layer.A_log.exp() * steps) == 1).all()
 
 
 def test_mixed_recall_asks_every_number_of_pairs_in_turn():

@@ -34,6 +34,7 @@ def recall_capacity(result: dict[str, Any], pairs: int | None = None) -> Figure:
         left.set(xscale="log", xlabel="bytes of state", ylabel="accuracy", title=f"{pairs} pairs")
         right.set(xscale="log", xlabel="pairs", title="the largest state of each", ylim=(0, 1.05))
         right.set_xticks(known, [str(n) for n in known])
+        right.minorticks_off()
         figure.legend(*left.get_legend_handles_labels(), loc="outside right center")
     return figure
 
