@@ -171,41 +171,63 @@ def _gate(dy: Tensor, z: Tensor, ungated: Tensor) -> tuple[Tensor, Tensor]:
     return dungated, dz
 
 
+class _Logs(NamedTuple):
+    """What `across` and `inside` find out about the gradients of Δ and of the log decays, for `finish`."""
+
+    dsince: Tensor
+    dpassed: Tensor
+    dwritten: Tensor
+    duntil: Tensor
+    dcrossing: Tensor
+
+    @classmethod
+    def empty(cls, plan: Plan, chunks: Chunks) -> "_Logs":
+        rows, tiles, steps = (plan.slots, plan.slices), (plan.block_n // plan.columns,), (plan.chunk,)
+        empty = partial(_empty, chunks.steps)
+        by_step = rows + steps
+        wide = empty(by_step, chunks.totals.dtype)
+        return cls(empty(rows + tiles + steps), empty(rows + tiles), empty(by_step), empty(by_step), wide)
+
+
 def _chunks(
     plan: Plan, chunks: Chunks, t: Inputs, softplus: bool, dy: Tensor, states: Tensor, dstates: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]:
     """The gradients of x, delta, A, B, C and D, given the states and their gradients at every chunk's bounds."""
+    logs = _Logs.empty(plan, chunks)
+    dx, dB, dC, dD = _launch_chunks(plan, chunks, t, dy, states, dstates, logs)
+    ddelta = _empty(dy, t.delta.shape)
+    dA = dy.new_zeros((plan.slots, plan.heads), dtype=torch.float32)  # zeros for slots that no sequence uses
+    _backward.finish[(plan.slots, ceil(plan.heads, HEADS))](
+        t.A, chunks.steps, *logs, t.cu_seqlens, chunks.sequence_of, ddelta, dA, plan.length, plan.heads, Q=plan.chunk,
+        SLICES=plan.slices_of_head, TILES=plan.block_n // plan.columns, HEADS=HEADS, SOFTPLUS=softplus,
+        PACKED=plan.packed, num_warps=4,
+    )  # fmt: skip
+    dD = None if dD is None else dD.sum((0, 2) if t.skip == 1 else 0)
+    return dx, ddelta, dA.sum(0), dB.sum(0), dC.sum(0), dD
+
+
+def _launch_chunks(
+    plan: Plan, chunks: Chunks, t: Inputs, dy: Tensor, states: Tensor, dstates: Tensor, logs: _Logs
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """dx; dB and dC of every part of a group (parts, B, L, G, N); dD by chunks (slots, H, steps or P)."""
     per_group = plan.heads // plan.groups
     parts = min(per_group, ceil(4 * processors(dy.device), plan.slots * plan.groups))
-    dx, ddelta = _empty(dy, t.x.shape, t.x.dtype), _empty(dy, t.delta.shape)
-    dB, dC = (_empty(dy, (parts, *t.B.shape)) for _ in range(2))
-    by_step = (plan.slots, plan.slices, plan.chunk)
-    dwritten, duntil = (_empty(dy, by_step) for _ in range(2))
-    dcrossing = _empty(dy, by_step, chunks.totals.dtype)
-    columns = min(64, plan.block_n)
-    tiles = plan.block_n // columns
-    dsince, dpassed = _empty(dy, (*by_step, tiles)), _empty(dy, (*by_step[:2], tiles))
-    # Slots of packed sequences can stay unused: zeros there.
-    dA = dy.new_zeros((plan.slots, plan.heads), dtype=torch.float32)
+    dx, dB, dC = _empty(dy, t.x.shape, t.x.dtype), _empty(dy, (parts, *t.B.shape)), _empty(dy, (parts, *t.B.shape))
     skips = plan.slices_of_head * plan.chunk if t.skip == 1 else plan.P
     dD = None if t.D is None else dy.new_zeros((plan.slots, plan.heads, skips), dtype=torch.float32)
     where, sizes = (t.cu_seqlens, chunks.sequence_of), (plan.length, plan.tokens, plan.heads, per_group)
     by_p, by_n = partial(plan.source, columns=plan.block_p), partial(plan.source, columns=plan.block_n)
-    grid, options = (plan.slots, plan.groups, parts), plan.shapes() | {"STORED": plan.stored}
-    _backward.across[(plan.slots * tiles, *grid[1:])](
-        by_p(t.x), plan.source(t.C, columns), by_p(dy), chunks.steps, chunks.totals, plan.states(states, columns),
-        plan.states(dstates, columns), *where, dB, dC, dsince, dpassed, *sizes, t.x.stride(1), t.C.stride(1),
-        dy.stride(1), COLUMNS=columns, **options, **plan.launch("across"),
+    options = plan.shapes() | {"STORED": plan.stored}
+    _backward.across[(plan.slots * (plan.block_n // plan.columns), plan.groups, parts)](
+        by_p(t.x), plan.source(t.C, plan.columns), by_p(dy), chunks.steps, chunks.totals,
+        plan.states(states, plan.columns), plan.states(dstates, plan.columns), *where, dB, dC, logs.dsince,
+        logs.dpassed, *sizes, t.x.stride(1), t.C.stride(1), dy.stride(1), COLUMNS=plan.columns, **options,
+        **plan.launch("across"),
     )  # fmt: skip
-    _backward.inside[grid](
+    _backward.inside[(plan.slots, plan.groups, parts)](
         by_p(t.x), by_n(t.B), by_n(t.C), t.D, by_p(dy), chunks.steps, chunks.totals,
-        plan.states(dstates, plan.block_n), *where, by_p(dx), dB, dC, dD, dwritten, duntil, dcrossing, *sizes,
-        t.x.stride(1), t.B.stride(1), t.C.stride(1), dy.stride(1), SKIP=t.skip, **options, **plan.launch("inside"),
+        plan.states(dstates, plan.block_n), *where, by_p(dx), dB, dC, dD, logs.dwritten, logs.duntil, logs.dcrossing,
+        *sizes, t.x.stride(1), t.B.stride(1), t.C.stride(1), dy.stride(1), SKIP=t.skip, **options,
+        **plan.launch("inside"),
     )  # fmt: skip
-    _backward.finish[(plan.slots, ceil(plan.heads, HEADS))](
-        t.A, chunks.steps, dsince, dpassed, dwritten, duntil, dcrossing, *where, ddelta, dA, plan.length, plan.heads,
-        Q=plan.chunk, SLICES=plan.slices_of_head, TILES=tiles, HEADS=HEADS, SOFTPLUS=softplus, PACKED=plan.packed,
-        num_warps=4,
-    )  # fmt: skip
-    dD = None if dD is None else dD.sum((0, 2) if t.skip == 1 else 0)
-    return dx, ddelta, dA.sum(0), dB.sum(0), dC.sum(0), dD
+    return dx, dB, dC, dD

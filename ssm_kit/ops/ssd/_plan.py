@@ -47,6 +47,11 @@ class Plan(NamedTuple):
         return ceil(self.P, self.block_p)
 
     @property
+    def columns(self) -> int:
+        """Columns of a state that one program of `across` takes."""
+        return min(64, self.block_n)
+
+    @property
     def slots(self) -> int:
         """Chunks of all sequences; of packed ones as many as there can be."""
         if self.packed:
