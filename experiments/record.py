@@ -51,22 +51,32 @@ def run(
     options = parser.parse_args()
     torch.manual_seed(SEED)
     start = time.perf_counter()
-    settings, data = measure()
-    result = provenance(script, what, options.commit, time.perf_counter() - start, settings, data)
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    settings, data = smoke() if smoke is not None and options.smoke else measure()
+    result = provenance(script, what, options.commit, time.perf_counter() - start, settings, data, seeds)
+    if options.out is not None:
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def provenance(script: str, what: str, commit: str | None, wall_s: float, settings: dict, data: Any) -> dict[str, Any]:
-    """A measurement made on this GPU, with the record of how; `commit` where git is not at hand."""
+def provenance(
+    script: str,
+    what: str,
+    commit: str | None,
+    wall_s: float,
+    settings: dict,
+    data: Any,
+    seeds: tuple[int, ...] = (SEED,),
+) -> dict[str, Any]:
+    """A measurement made on this machine, with the record of how; `commit` where git is not at hand."""
+    on_gpu = torch.cuda.is_available()
     return {
         "what": what,
         "script": script,
         "commit": commit or subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip(),
         "date": datetime.date.today().isoformat(),
-        "gpu": torch.cuda.get_device_name(),
+        "gpu": torch.cuda.get_device_name() if on_gpu else None,
         "torch": torch.__version__,
-        "triton": triton_version,
-        "seeds": [SEED],
+        "triton": triton_version if on_gpu else None,
+        "seeds": list(seeds),
         "wall_s": round(wall_s, 1),
         "settings": settings,
         "data": data,
