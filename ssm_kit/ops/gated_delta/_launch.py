@@ -11,7 +11,7 @@ from ssm_kit.ops.gated_delta import _gradients, _inside, _memory
 
 _FORWARD = {"BV": 64, "num_warps": 4, "STAGES": 2}
 _BACKWARD = {"BV": 128, "num_warps": 8, "STAGES": 2}
-_GRADIENTS = {"BK": 64, "BV": 64, "num_warps": 8, "STAGES": 2, "maxnreg": 128}
+_GRADIENTS = {"BK": 64, "BV": 64, "num_warps": 4, "STAGES": 2}
 _TIGHT = {"BV": 32, "num_warps": 8, "STAGES": 1}
 """In place of these where shared memory or registers are short: other GPUs than A100, H100 and later, wide keys."""
 
@@ -169,8 +169,6 @@ def outputs(plan: Plan, q: Tensor, v: Tensor, beta: Tensor | None, keep: bool) -
 def _fit(plan: Plan, how: dict[str, int]) -> dict[str, Any]:
     """How a kernel is cut and run, fit to the sizes."""
     fitted: dict[str, Any] = how | _TIGHT if plan.tight else dict(how)
-    if plan.precision != "tf32":  # float32 needs its registers
-        fitted["maxnreg"] = None
     fitted["BV"] = min(fitted["BV"], max(16, triton.next_power_of_2(plan.V)))
     if "BK" in fitted:
         fitted["BK"] = min(32 if plan.tight else fitted["BK"], plan.padded)
