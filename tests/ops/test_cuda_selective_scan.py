@@ -192,6 +192,7 @@ def test_runs_are_equal_to_the_bit():
 
 
 @gpu
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, where torch.compile begins
 def test_compiled_by_torch():
     tensors = make(133, channels=64, dtype=BFLOAT)
     found = gradients("cuda", tensors, delta_softplus=True)

@@ -39,7 +39,7 @@ class Shape(NamedTuple):
 
 
 CARRY = Shape(states=8, channels=1, threads=128, steps=16, unroll=4)
-STEP = Shape(states=4, channels=1, threads=256, steps=16)
+STEP = Shape(states=4, channels=1, threads=256, steps=16, resident=4)
 STEP_ROWS = 4
 
 

@@ -64,9 +64,6 @@ INLINE void back(const float (&a)[K][NS], int part, const Tile& tile, const floa
                                      const float (&e)[PART][K][NS], float (&r)[K][NS], float (&dA)[K][NS],
                                      float (&dstep)[PART * K * 2], float (&dBC)[PART * 2 * NS]) {
     const int lane = threadIdx.x % LANES, channel = threadIdx.x / LANES * K, order = threadIdx.x % 32 / LANES % ORDERS;
-#ifdef REREAD
-    asm volatile("" : "+r"(part));  // hides that `forth` has read the same: read it again rather than keep it
-#endif
     const float *B = &tile.B[order][lane * NS], *C = &tile.C[order][lane * NS];
 #pragma unroll
     for (int s = PART - 1; s >= 0; --s) {

@@ -59,8 +59,12 @@ INLINE Curve softplus(float x) {
     return {fmaxf(x, 0.f) + p, (x > 0.f ? 1.f : e) * rcp(1.f + e)};
 }
 
-INLINE Curve step_size(float raw) { return SOFTPLUS ? softplus(raw) : Curve{raw, 1.f}; }
-constexpr float NO_STEP = SOFTPLUS ? -1e30f : 0.f;  // makes Δ = 0, which leaves the state alone: exp(0 A) = 1
+// The delta of a step that does not exist: it makes Δ = 0, whatever the bias, and so leaves the state: exp(0 A) = 1.
+constexpr float NO_STEP = -1e30f;
+INLINE Curve step_size(float raw) {
+    if (SOFTPLUS) return softplus(raw);
+    return {raw < 0.5f * NO_STEP ? 0.f : raw, 1.f};
+}
 
 // Sigmoids of two numbers for one reciprocal: 1 / a = b / (a b). Below -40 they stay at e^-40, lest a b overflow.
 INLINE void sigmoids(const float (&x)[2], float* y) {
