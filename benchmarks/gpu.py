@@ -15,7 +15,6 @@ bytes, matrix FLOPs or exponentials take at the rates measured in the same run.
 """
 
 import argparse
-import fcntl
 import json
 import subprocess
 import sys
@@ -163,16 +162,16 @@ def work_as_child(part: str, stage: str, folder: Path) -> None:
         return
     scans = [case for name in gpu_attention.SCANS for case in PARTS[name]()[:1]] if part == ATTENTION else []
     cases = scans or PARTS[part]()
-    with (folder / "turn").open("w") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)  # everything is imported by now; one process at a time has the GPU
-        if part == ATTENTION:
-            trusted_scans = [trusted(case, read(folder, "check", case.operator)) for case in scans]
-            write(folder, stage, part, gpu_attention.measure(trusted_scans))
-            return
-        rows: list[dict[str, Any]] = []
-        for row in measure(cases, read(folder, "check", part), Ceilings(**read(folder, "ceilings", "all"))):
-            rows.append(row)
-            write(folder, stage, part, rows)
+    while not (folder / f"turn-{part}").exists():  # everything is imported by now; one at a time has the GPU
+        time.sleep(0.05)
+    if part == ATTENTION:
+        trusted_scans = [trusted(case, read(folder, "check", case.operator)) for case in scans]
+        write(folder, stage, part, gpu_attention.measure(trusted_scans))
+        return
+    rows: list[dict[str, Any]] = []
+    for row in measure(cases, read(folder, "check", part), Ceilings(**read(folder, "ceilings", "all"))):
+        rows.append(row)
+        write(folder, stage, part, rows)
 
 
 def trusted(case: Case, errors: list[dict[str, float | str]]) -> Case:
@@ -208,11 +207,13 @@ def measure_all(parts: list[str], folder: Path, seconds: float) -> dict[str, Any
     # Attention is timed beside operators that have passed their check.
     operators = [part for part in parts if part != ATTENTION]
     checked = {*operators, *(gpu_attention.SCANS if ATTENTION in parts else ())}
-    wait([child(part, "check", folder) for part in checked], start + seconds / 2)
+    wait([child(part, "check", folder) for part in checked], start + 0.4 * seconds)
     found = ceilings()
     torch.cuda.empty_cache()
     write(folder, "ceilings", "all", vars(found))
-    wait([child(part, "time", folder) for part in parts], start + seconds)
+    for part, process in [(part, child(part, "time", folder)) for part in parts]:
+        (folder / f"turn-{part}").touch()
+        wait([process], start + seconds)
     done = [part for part in parts if (folder / f"time-{part}.json").exists()]
     print("not measured:", ", ".join(part for part in parts if part not in done) or "nothing is missing")
     data: dict[str, Any] = {"ceilings": {f"{name}_per_second": round(rate) for name, rate in vars(found).items()}}

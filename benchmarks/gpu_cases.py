@@ -171,9 +171,9 @@ def _steps() -> list[Case]:
 PARTS: dict[str, Callable[[], list[Case]]] = {
     "first_order_scan": lambda: [_case_first_order(dtype) for dtype in (FP32, BF16)],
     "causal_conv1d": lambda: [_case_convolution()],
+    "steps": _steps,
+    "gated_delta_rule": lambda: [_case_gated_delta(*size) for size in ((8, 4096), (1, 65536))],
     "selective_scan": lambda: [_case_selective(*size) for size in ((8, 2048), (8, 8192), (1, 65536))],
     "ssd": lambda: [_case_ssd(*size) for size in ((8, 4096), (1, 65536))],
-    "gated_delta_rule": lambda: [_case_gated_delta(*size) for size in ((8, 4096), (1, 65536))],
-    "steps": _steps,
 }
 """Rows that are measured together, in a process of their own."""

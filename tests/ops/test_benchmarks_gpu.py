@@ -124,9 +124,8 @@ def test_parts_are_checked_then_timed_and_one_that_dies_is_left_out(no_gpu, monk
     monkeypatch.setattr(gpu, "ceilings", lambda: H200)
 
     def child(part, stage, folder):
-        if part != "dies":
-            gpu.work_as_child(part, stage, folder)
-        return SimpleNamespace(wait=lambda timeout=None: 1)
+        work = (lambda: None) if part == "dies" else lambda: gpu.work_as_child(part, stage, folder)
+        return SimpleNamespace(wait=lambda timeout=None: work())
 
     monkeypatch.setattr(gpu, "child", child)
     data = gpu.measure_all(["scan", "dies"], tmp_path, 60)

@@ -41,8 +41,8 @@ class Plan(NamedTuple):
         return 32 * self.vector
 
 
-_TILES = {(4, False): (32, 1), (4, True): (16, 1), (2, False): (8, 5), (2, True): (8, 4)}
-"""(bytes of a number, gradient?) -> (rows, ahead), for what an H200 must have on its way, and a thread's registers."""
+_TILES = {(4, False): (8, 3), (4, True): (16, 1), (2, False): (32, 1), (2, True): (16, 2)}
+"""(bytes of a number, gradient?) -> (rows, ahead): the fastest of those tried on an H200, see benchmarks/README.md."""
 
 
 def plan(a: Tensor, gradient: bool) -> Plan:
@@ -70,7 +70,7 @@ def backward(
     """The gradients of a, b (in the dtype of h) and the initial state (B, D) in float32."""
     da, db = torch.empty_like(a, memory_format=torch.contiguous_format), torch.empty_like(h)
     dinitial = torch.empty_like(dfinal)
-    gradient = (h, initial, da)
+    gradient = (h, None if initial is None else initial.contiguous(), da)
     launch(plan(a, True), a, dh, dfinal, db, dinitial, gradient, step=1 if reverse else -1)
     return da, db, dinitial
 
