@@ -28,7 +28,8 @@ _NAMES = {torch.float32: "float", torch.float16: "half_t", torch.bfloat16: "bflo
 
 
 class Shape(NamedTuple):
-    """Constants of a kernel: states and channels per thread, threads per block, steps per tile, blocks to make fit."""
+    """Constants of a kernel: states and channels per thread, threads per block, steps per tile; what the compiler is
+    to unroll, and how many blocks should fit a multiprocessor."""
 
     states: int
     channels: int
@@ -44,10 +45,12 @@ STEP_ROWS = 4
 
 
 def forward_shape(states: int) -> Shape:
+    """For N = 16, 4 blocks fit a multiprocessor; other sizes take the registers that they like."""
     return Shape(states=8, channels=1, threads=128, steps=16, unroll=8, resident=4 if padded(states) == 16 else 1)
 
 
 def backward_shape(states: int) -> Shape:
+    """`unroll` steps at a time are kept in registers; a tile is a span."""
     return Shape(states=4, channels=2, threads=128 if padded(states) == 16 else 64, steps=SPAN, unroll=4, resident=2)
 
 
@@ -120,6 +123,7 @@ def kernel_source(kernel: str, dtype: torch.dtype, states: int, shape: Shape, **
 
 
 def padded(states: int) -> int:
+    """N as the kernels have it: a power of two, at least 8."""
     return max(8, 1 << (states - 1).bit_length())
 
 
