@@ -199,6 +199,7 @@ class TestKernels:
         with pytest.raises(RuntimeError, match="first derivatives only"):
             torch.autograd.grad(ssd(x, **tensors, backend="cuda").square().sum(), x, create_graph=True)
 
+    @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own, inside inductor
     def test_compiled_and_under_autocast(self):
         tensors = on_gpu(make(100), torch.bfloat16)
         function = kernels(delta_softplus=True)
@@ -240,6 +241,12 @@ class TestKernels:
         assert float((y - wanted_y).norm()) <= TOLERANCE[dtype] * float(wanted_y.norm())
         assert float((after - wanted).norm()) <= 1e-5 * float(wanted.norm())
         torch.testing.assert_close(state, before, rtol=0, atol=0)
+
+    def test_small_states_in_single_precision(self):
+        """One shape gave a wrong y with tiles of 16 rows (see `_plan.plan_of`): many shapes, many times."""
+        for width, states in [(5, 37), (16, 64), (3, 100), (30, 16)] * 3:
+            poison()
+            assert_right(on_gpu(make(150, heads=9, groups=3, width=width, states=states), torch.float32))
 
     def test_beyond_2_31_elements(self):
         """x of 2.2·10⁹ entries: the last steps equal the same steps run alone from the state before them."""

@@ -1,4 +1,31 @@
-"""SSD on a GPU: Triton kernels as differentiable custom operators, so that torch.compile can take them as they are."""
+"""SSD on a GPU: Triton kernels as differentiable custom operators, so that torch.compile can take them as they are.
+
+Forward, one launch after a small one that adds up the decays of each chunk: a program has one head of one sequence,
+walks along its chunks of 64 steps and keeps the state on chip (float32, with a copy in the inputs' precision for the
+products). Where heads are too few to fill the GPU, a sequence is cut into segments, and a first pass finds what state
+each of them inherits. Backward, no state is kept from the forward pass: two walks, forward and in reverse, write the
+states and their gradients at every chunk's start and end; then all chunks at once, each with the heads of a group one
+after another, so that dB and dC add up on chip in a fixed order; a last small launch turns sums into gradients of Δ, A.
+
+Counted at B 8, L 4096, H 64, P 64, N 128, G 1, bfloat16, D, bias, softplus:
+
+* forward: x and y, 268 MB each, B, C, Δ and what is known of chunks, 0.06 GB: 0.6 GB, 0.14 ms at 4.27 TB/s. A chunk
+  and head take 3.7 MFLOP, of which the scores C_i · B_j, alike for all heads, are 1.0: 0.12 TFLOP, 0.18 ms at
+  683 TFLOP/s. Every program reads B and C, so L2 has to deliver 1.6 GB.
+* backward: a walk reads x or dy and writes states, 0.8 GB; the chunks read states once and their gradients twice, x and
+  dy twice, and write dx: 4.6 GB in all, 1.1 ms. 0.24 TFLOP, 0.35 ms.
+
+Measured on one H200 (torch 2.11, Triton 3.6): forward 0.389 ms as a CUDA graph, 2.6 times the floor of
+benchmarks/gpu.py, 2.9 times as fast as mamba_ssm 2.3.2 in the same run; DRAM moved 0.57 GB, L2 1.73 GB. One sequence of
+65,536 steps: 0.97 ms. Forward and backward: 2.67 ms called eagerly, where launches cost host time too. Each walk takes
+0.245 ms, at 69 % of the memory's peak.
+
+What holds it back: the forward kernel issues an instruction in 32 % of cycles. Two programs of four warps fit a
+multiprocessor, for a thread takes 255 registers, and within a program every product waits for the one before it. Of the
+stalls 36 % are loads and 18 % barriers; the tensor cores are busy 34 % of the time, DRAM 31 %. Programs of eight warps
+are slower, for Triton repeats tiles of 64 rows in the second four; fewer registers spill. CUDA C++ could let two heads
+share B, C and the scores, and overlap the products of one with the decays of the other.
+"""
 
 import functools
 from typing import Any
