@@ -1,6 +1,7 @@
 """The GPU benchmark: floors, crossings, and the gate that shows no time of a kernel that fails its check."""
 
 import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -8,10 +9,11 @@ import torch
 
 pytest.importorskip("triton", reason="the GPU benchmark times through Triton")
 
-from benchmarks import gpu, gpu_cases
+from benchmarks import gpu, gpu_cases, gpu_table
 from benchmarks.gpu_attention import crossing
 from benchmarks.gpu_case import Case, Contender, Work
 from benchmarks.gpu_measure import Ceilings, relative_error
+from ssm_kit import results
 from ssm_kit.ops import first_order_scan
 
 H200 = Ceilings(copy=4274e9, matmul=680e12, ex2=4169e9)
@@ -110,6 +112,12 @@ def test_peers_may_miss_our_limit_by_a_factor():
     assert gpu.refusal(6e-3, case, peer) is None
     assert "allowed 2e-02" in gpu.refusal(3e-2, case, peer)
     assert gpu.refusal(float("nan"), case, peer) is not None
+
+
+def test_the_readme_shows_the_stored_measurements():
+    text = (Path(gpu.__file__).parent / "README.md").read_text(encoding="utf-8")
+    shown = text.split(gpu_table.START)[1].split(gpu_table.END)[0]
+    assert shown.strip().splitlines() == gpu_table.lines(results.load("kernels_h200"))
 
 
 def test_relative_error():
