@@ -13,13 +13,13 @@ def recall_capacity(result: dict[str, Any], pairs: int | None = None) -> Figure:
     """Left: accuracy at one number of pairs against bytes of state. Right: the largest of each mixer, by pairs.
 
     Args:
-        result: `load("recall_capacity")`.
+        result: `load("recall_capacity")`; its models for control are left out.
         pairs: of the left panel; None for the largest number.
 
     Raises:
         ValueError: a number of pairs that was not tested.
     """
-    mixers = _by_label(result["data"]["summary"], "mixer")
+    mixers = _by_label([entry for entry in result["data"]["summary"] if not entry["filled"]], "mixer")
     first = result["data"]["summary"][0]["accuracy"]
     known = [int(test.split()[0]) for test in first if test.endswith(" pairs")]
     pairs = max(known) if pairs is None else pairs
