@@ -524,5 +524,5 @@ def test_steps_refuse_what_does_not_fit(operator):
 
 
 def test_kernels_want_a_gpu():
-    with pytest.raises(ValueError, match='^backend="cuda" must be given tensors on a CUDA device; got cpu'):
+    with pytest.raises(ValueError, match=r'^backend="cuda" must be given tensors on a CUDA device; got cpu'):
         gated_delta_rule(**inputs(), backend="cuda")
