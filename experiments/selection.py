@@ -9,9 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from experiments.small_models import Mixer, stack
 from experiments.sweep import Run
-from ssm_kit import layers
 from ssm_kit.lab import Settings, Task
-from ssm_kit.layers.gated_s4d import GatedS4D
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 SEEDS = (1, 2, 3)
@@ -19,10 +17,6 @@ FACTORS = (1, 2, 4, 16, 64)
 """Lengths of the tests, as multiples of the length that is trained on."""
 TEST_TOKENS = 2**19
 """At most this many tokens in a batch of a test, or the longest would not fit beside other runs."""
-
-if "GatedS4D" not in layers.__all__:  # models are made of the layers that are named there
-    layers.GatedS4D = GatedS4D  # type: ignore[attr-defined]
-    layers.__all__.append("GatedS4D")
 
 MIXERS: dict[str, Mixer] = {
     "S4D": {"layer": "S4D", "d_state": 188},

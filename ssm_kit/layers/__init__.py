@@ -12,6 +12,7 @@ from ssm_kit.layers._lti import S4State
 from ssm_kit.layers._state import Layer, state_bytes
 from ssm_kit.layers.attention import Attention, KVCache
 from ssm_kit.layers.gated_deltanet import GatedDeltaNet, GatedDeltaNetState
+from ssm_kit.layers.gated_s4d import GatedS4D, GatedS4DState
 from ssm_kit.layers.linear_attention import LinearAttention, LinearAttentionState
 from ssm_kit.layers.mamba import Mamba, MambaState, zamba_weights
 from ssm_kit.layers.mamba2 import Mamba2, Mamba2State
@@ -32,6 +33,8 @@ __all__ = [
     "GatedDeltaNet",
     "GatedDeltaNetState",
     "GatedRMSNorm",
+    "GatedS4D",
+    "GatedS4DState",
     "KVCache",
     "Layer",
     "LinearAttention",

@@ -36,7 +36,9 @@ class SelectiveCopying(Task):
     def sample(self, size: int, generator: torch.Generator) -> Batch:
         """Draw `size` examples; all sets of places are equally likely."""
         context = self.length - self.tokens
-        places = distinct(size, self.tokens, torch.ones(context), generator).sort(dim=1).values  # (B, K)
+        places = (
+            distinct(size, self.tokens, torch.ones(context, device=generator.device), generator).sort(dim=1).values
+        )  # (B, K)
         tokens = integers(1, self.vocab_size - 1, (size, self.tokens), generator)  # (B, K)
         inputs = torch.zeros(size, self.length, dtype=torch.int64, device=generator.device)
         inputs.scatter_(1, places, tokens)

@@ -46,15 +46,15 @@ class MQAR(Task):
 
     def sample(self, size: int, generator: torch.Generator) -> Batch:
         """Draw `size` examples; every one asks for all its pairs."""
-        half, context = self.vocab_size // 2, 2 * self.pairs
-        keys = 1 + distinct(size, self.pairs, torch.ones(half - 1), generator)  # (B, K)
-        values = half + distinct(size, self.pairs, torch.ones(half), generator)  # (B, K)
-        slots = torch.arange(1, (self.length - context) // 2 + 1, dtype=torch.float64) ** (self.power - 1)
-        positions = context + 2 * distinct(size, self.pairs, slots, generator)  # (B, K)
+        half, context, device = self.vocab_size // 2, 2 * self.pairs, generator.device
+        keys = 1 + distinct(size, self.pairs, torch.ones(half - 1, device=device), generator)  # (B, K)
+        values = half + distinct(size, self.pairs, torch.ones(half, device=device), generator)  # (B, K)
+        places = torch.arange(1, (self.length - context) // 2 + 1, dtype=torch.float64, device=device)
+        positions = context + 2 * distinct(size, self.pairs, places ** (self.power - 1), generator)  # (B, K)
         if self.random_filler:
             inputs = integers(0, self.vocab_size, (size, self.length), generator)
         else:
-            inputs = torch.zeros(size, self.length, dtype=torch.int64, device=generator.device)
+            inputs = torch.zeros(size, self.length, dtype=torch.int64, device=device)
         inputs[:, :context] = torch.stack([keys, values], dim=2).flatten(1)
         inputs.scatter_(1, positions, keys)
         return asked(inputs, positions, values)
