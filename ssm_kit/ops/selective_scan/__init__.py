@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssm_kit.ops import _check
-from ssm_kit.ops._dispatch import full_precision, resolve, step_on_gpu
-from ssm_kit.ops._varlen import run_packed, sequence_bounds, sequence_count
+from ssm_kit.ops import _check, _selective
+from ssm_kit.ops._dispatch import resolve, step_on_gpu
+from ssm_kit.ops._varlen import sequence_bounds, sequence_count
 from ssm_kit.ops.selective_scan import chunked, reference
 
 _SCANS = {"reference": reference.scan, "torch": chunked.scan}
@@ -102,13 +102,12 @@ def selective_scan_step(
     if step_on_gpu("selective_scan_step", _obstacle, x, delta, A, B, C, D, z, delta_bias, state):
         from ssm_kit.ops.selective_scan import cuda
 
-        _require_steps(delta, delta_bias, delta_softplus)
+        _selective.require_steps_on_gpu(delta, delta_bias, delta_softplus)
         return cuda.step(x, delta, A, B, C, state, D, z, delta_bias, delta_softplus)
-    dtype = _check.compute_dtype(x, delta, A, B, C, D, z, delta_bias, state)
-    with full_precision(x.device):
-        u, delta, A, B, C = _prepare(x, delta, A, B, C, delta_bias, delta_softplus, dtype)
-        y, state = reference.step(state.to(dtype), u, delta, A, B, C)
-        return _skip_and_gate(y, u, D, z).to(x.dtype), state
+    return _selective.step(
+        reference.step, _prepare, _skip_and_gate, x, delta, A, B, C,
+        D=D, z=z, delta_bias=delta_bias, delta_softplus=delta_softplus, state=state,
+    )  # fmt: skip
 
 
 def _obstacle(x: Tensor, delta: Tensor, A: Tensor, *others: Tensor | None) -> str | None:
@@ -128,15 +127,8 @@ def _by_kernels(
     if cu_seqlens is not None:
         sequence_count(cu_seqlens, batch=size["B"], length=size["L"])
     _check_initial(initial_state, x, size, cu_seqlens)
-    _require_steps(delta, delta_bias, delta_softplus)
+    _selective.require_steps_on_gpu(delta, delta_bias, delta_softplus)
     return cuda.scan(x, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, cu_seqlens)
-
-
-def _require_steps(delta: Tensor, delta_bias: Tensor | None, delta_softplus: bool) -> None:
-    """As `_prepare` checks Δ, but on the GPU, which then stops the program at the next synchronisation."""
-    if not delta_softplus:
-        step = delta.detach() if delta_bias is None else delta.detach() + delta_bias.detach()
-        torch._assert_async(~(step < 0).any(), "delta must be >= 0, or pass delta_softplus=True")
 
 
 def _by_torch(
@@ -148,17 +140,10 @@ def _by_torch(
     """y and the final state by the scan of "reference" or "torch"."""
     bounds = None if cu_seqlens is None else sequence_bounds(cu_seqlens, batch=size["B"], length=size["L"])
     shape = _check_initial(initial_state, x, size, cu_seqlens)
-    dtype = _check.compute_dtype(x, delta, A, B, C, D, z, delta_bias, initial_state)
-    state = x.new_zeros(shape, dtype=dtype) if initial_state is None else initial_state.to(dtype)
-    with full_precision(x.device):
-        u, delta, A, B, C = _prepare(x, delta, A, B, C, delta_bias, delta_softplus, dtype)
-        if bounds is None:
-            y, state = scan(u, delta, A, B, C, state)
-        else:
-            y, state = run_packed(
-                lambda t, start: scan(t[0], t[1], A, t[2], t[3], start), bounds, (u, delta, B, C), state
-            )
-        return _skip_and_gate(y, u, D, z).to(x.dtype), state
+    return _selective.run(
+        scan, _prepare, _skip_and_gate, bounds, shape, x, delta, A, B, C,
+        D=D, z=z, delta_bias=delta_bias, delta_softplus=delta_softplus, initial_state=initial_state,
+    )  # fmt: skip
 
 
 def _check_arguments(
@@ -201,11 +186,7 @@ def _prepare(
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """The arguments as the backends take them: one dtype, Δ itself, and a group axis in B and C, (..., G, N)."""
     x, delta = (tensor.to(dtype.to_real()) for tensor in (x, delta))
-    delta = delta if delta_bias is None else delta + delta_bias
-    if delta_softplus:
-        delta = F.softplus(delta)
-    else:
-        _check.require_nonnegative("delta" if delta_bias is None else "delta + delta_bias", delta)
+    delta = _selective.step_sizes(delta, delta_bias, delta_softplus)
     A, B, C = (tensor.to(dtype) for tensor in (A, B, C))
     B, C = (tensor if tensor.ndim > x.ndim else tensor.unsqueeze(-2) for tensor in (B, C))
     groups = max(B.shape[-2], C.shape[-2])

@@ -2,14 +2,15 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssm_kit.ops import _check
-from ssm_kit.ops._dispatch import full_precision, resolve
-from ssm_kit.ops._varlen import run_packed, sequence_bounds, sequence_count
+from ssm_kit.ops import _check, _selective
+from ssm_kit.ops._dispatch import resolve, step_on_gpu
+from ssm_kit.ops._varlen import sequence_bounds, sequence_count
 from ssm_kit.ops.ssd import chunked, reference
 
 
@@ -102,16 +103,15 @@ def ssd_step(
     """
     size = _check_arguments("B", x, delta, A, B, C, D, z, delta_bias)
     _check_state("state", state, x, (size["B"], size["H"], size["P"], size["N"]), "(B, H, P, N)")
-    if x.is_cuda and _steps_by_kernel(x, B, C, delta, A, D, z, delta_bias, state):
+    if step_on_gpu("ssd_step", _obstacle, x, B, C, delta, A, D, z, delta_bias, state):
         from ssm_kit.ops.ssd import cuda
 
-        _require_steps(delta, delta_bias, delta_softplus)
+        _selective.require_steps_on_gpu(delta, delta_bias, delta_softplus)
         return cuda.step(x, delta, A, B, C, state=state, D=D, z=z, delta_bias=delta_bias, delta_softplus=delta_softplus)
-    dtype = _check.compute_dtype(x, delta, A, B, C, D, z, delta_bias, state)
-    with full_precision(x.device):
-        u, delta, A, B, C = _prepare(x, delta, A, B, C, delta_bias, delta_softplus, dtype)
-        y, state = reference.step(state.to(dtype), u, delta, A, B, C)
-        return _skip_and_gate(y, u, D, z).to(x.dtype), state
+    return _selective.step(
+        reference.step, _prepare, _skip_and_gate, x, delta, A, B, C,
+        D=D, z=z, delta_bias=delta_bias, delta_softplus=delta_softplus, state=state,
+    )  # fmt: skip
 
 
 def _obstacle(x: Tensor, B: Tensor, *others: Tensor | None) -> str | None:
@@ -132,49 +132,22 @@ def _kernels(
         sequence_count(cu_seqlens, batch=size["B"], length=size["L"])
         cu_seqlens = cu_seqlens.to(x.device)
     _check_initial(initial_state, x, size, cu_seqlens)
-    _require_steps(delta, delta_bias, delta_softplus)
+    _selective.require_steps_on_gpu(delta, delta_bias, delta_softplus)
     return cuda.scan(
         x, delta, A, B, C, delta_bias=delta_bias, delta_softplus=delta_softplus, initial_state=initial_state,
         cu_seqlens=cu_seqlens, **options,
     )  # fmt: skip
 
 
-def _steps_by_kernel(x: Tensor, B: Tensor, *others: Tensor | None) -> bool:
-    """Whether the GPU's kernel, which has no gradients, can take this step of decoding."""
-    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in (x, B, *others)):
-        return False
-    try:
-        return _obstacle(x, B, *others) is None
-    except ModuleNotFoundError:
-        return False
-
-
-def _require_steps(delta: Tensor, delta_bias: Tensor | None, delta_softplus: bool) -> None:
-    """As `_prepare` checks Δ, but on the GPU, which then stops the program at the next synchronisation."""
-    if not delta_softplus:
-        step = delta.detach() if delta_bias is None else delta.detach() + delta_bias.detach()
-        torch._assert_async(~(step < 0).any(), "delta must be >= 0, or pass delta_softplus=True")
-
-
 def _portable(
     scan: Callable[..., tuple[Tensor, Tensor]], size: dict[str, int], x: Tensor, delta: Tensor, A: Tensor, B: Tensor,
-    C: Tensor, *, D: Tensor | None, z: Tensor | None, delta_bias: Tensor | None, delta_softplus: bool,
-    initial_state: Tensor | None, cu_seqlens: Tensor | None,
+    C: Tensor, *, initial_state: Tensor | None, cu_seqlens: Tensor | None, **options: Any,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """y and the final state by the scan of "reference" or "torch"."""
     bounds = None if cu_seqlens is None else sequence_bounds(cu_seqlens, batch=size["B"], length=size["L"])
     shape = _check_initial(initial_state, x, size, cu_seqlens)
-    dtype = _check.compute_dtype(x, delta, A, B, C, D, z, delta_bias, initial_state)
-    state = x.new_zeros(shape, dtype=dtype) if initial_state is None else initial_state.to(dtype)
-    with full_precision(x.device):
-        u, delta, A, B, C = _prepare(x, delta, A, B, C, delta_bias, delta_softplus, dtype)
-        if bounds is None:
-            y, state = scan(u, delta, A, B, C, state)
-        else:
-            y, state = run_packed(
-                lambda t, start: scan(t[0], t[1], A, t[2], t[3], start), bounds, (u, delta, B, C), state
-            )
-        return _skip_and_gate(y, u, D, z).to(x.dtype), state
+    options["initial_state"] = initial_state
+    return _selective.run(scan, _prepare, _skip_and_gate, bounds, shape, x, delta, A, B, C, **options)
 
 
 def _check_initial(
@@ -219,12 +192,7 @@ def _prepare(
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """The arguments as the backends take them: in one dtype, and Δ itself."""
     x, delta, A, B, C = (tensor.to(dtype) for tensor in (x, delta, A, B, C))
-    delta = delta if delta_bias is None else delta + delta_bias
-    if delta_softplus:
-        delta = F.softplus(delta)
-    else:
-        _check.require_nonnegative("delta" if delta_bias is None else "delta + delta_bias", delta)
-    return x, delta, A, B, C
+    return x, _selective.step_sizes(delta, delta_bias, delta_softplus), A, B, C
 
 
 def _skip_and_gate(y: Tensor, x: Tensor, D: Tensor | None, z: Tensor | None) -> Tensor:
