@@ -8,14 +8,13 @@ pass a segment puts the memory that reaches it together from those before it (ba
 import triton
 import triton.language as tl
 
+from ssm_kit.ops._slots import slot_of, span
 from ssm_kit.ops.gated_delta._tiles import (
     head_tile,
     load_factors,
     matrix_tile,
     put,
     put_transposed,
-    slot_of,
-    span,
     tile_transposed,
 )
 

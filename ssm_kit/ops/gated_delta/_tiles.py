@@ -8,27 +8,11 @@ walk then read their left operand from the registers that the product before has
 import triton
 import triton.language as tl
 
+from ssm_kit.ops._slots import slot_of, span
+
 LOG2_E = tl.constexpr(1.4426950408889634)
 FORGETS = tl.constexpr(-150.0)
 """The lowest g that is told from −∞."""
-
-
-@triton.jit
-def span(bounds, sequence, length, PACKED: tl.constexpr):
-    """A sequence's first step, counted over all sequences end to end (64 bits), and its number of steps."""
-    if PACKED:
-        first = tl.load(bounds + sequence).to(tl.int64)
-        steps = (tl.load(bounds + sequence + 1) - first).to(tl.int32)
-    else:
-        first = sequence.to(tl.int64) * length
-        steps = length
-    return first, steps
-
-
-@triton.jit
-def slot_of(first, sequence, length, C: tl.constexpr, PACKED: tl.constexpr):
-    """Where a sequence's first chunk is stored among all chunks; packed sequences leave at most one slot unused."""
-    return first // C + sequence if PACKED else sequence.to(tl.int64) * tl.cdiv(length, C)
 
 
 @triton.jit

@@ -3,6 +3,7 @@
 import triton
 import triton.language as tl
 
+from ssm_kit.ops._slots import slot_of, span
 from ssm_kit.ops.ssd._tiles import (
     LOG2_E,
     MASKED,
@@ -11,9 +12,7 @@ from ssm_kit.ops.ssd._tiles import (
     exp2,
     inherited,
     put,
-    slot_of,
     softplus,
-    span,
     tile,
 )
 

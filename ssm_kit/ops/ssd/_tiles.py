@@ -8,26 +8,10 @@ summed over slices just the same. Every chunk of every sequence has a slot of it
 import triton
 import triton.language as tl
 
+from ssm_kit.ops._slots import slot_of, span
+
 LOG2_E = tl.constexpr(1.4426950408889634)
 MASKED, FULL, COPIED = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
-
-
-@triton.jit
-def span(bounds, sequence, length, PACKED: tl.constexpr):
-    """A sequence's first step, counted over all sequences end to end (64 bits), and its number of steps."""
-    if PACKED:
-        first = tl.load(bounds + sequence).to(tl.int64)
-        steps = (tl.load(bounds + sequence + 1) - first).to(tl.int32)
-    else:
-        first = sequence.to(tl.int64) * length
-        steps = length
-    return first, steps
-
-
-@triton.jit
-def slot_of(first, sequence, length, Q: tl.constexpr, PACKED: tl.constexpr):
-    """The slot of a sequence's first chunk (64 bits); packed sequences leave at most one slot each unused."""
-    return first // Q + sequence if PACKED else sequence.to(tl.int64) * tl.cdiv(length, Q)
 
 
 @triton.jit
