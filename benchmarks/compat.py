@@ -1,6 +1,6 @@
 """Time a training step of transformers' models on a CPU: on their own loops, and on our operators.
 
-    python benchmarks/compat.py [mamba mamba2 qwen3_next ...]
+    python -m benchmarks.compat [mamba mamba2 qwen3_next ...]
 
 Two layers of width 256, batch 4, 512 tokens, float32. Each side runs in a process of its own, because a modelling
 module keeps what it found when it was imported. The time is that of one step (forward, backward) after one that warms
@@ -48,7 +48,7 @@ def training_step(architecture: str) -> float:
 def measure(architecture: str, side: str) -> float:
     """`training_step` in a fresh process, "ours" or "theirs"."""
     environment = os.environ | {"USE_HUB_KERNELS": "0", "TRANSFORMERS_VERBOSITY": "error"}
-    command = [sys.executable, __file__, "--side", side, architecture]
+    command = [sys.executable, "-m", "benchmarks.compat", "--side", side, architecture]
     return float(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
 
 

@@ -32,7 +32,8 @@ from benchmarks import gpu_attention
 from benchmarks.gpu_case import Case, Contender, Tensors
 from benchmarks.gpu_cases import PARTS, generator
 from benchmarks.gpu_measure import Ceilings, ceilings, milliseconds, relative_error
-from experiments.record import SEED, provenance
+from experiments import machine
+from experiments.machine import SEED
 
 LIMITS = {torch.float32: 1e-5, torch.bfloat16: 5e-3}
 PATIENCE = 4
@@ -223,14 +224,6 @@ def measure_all(parts: list[str], folder: Path, seconds: float) -> dict[str, Any
     return data
 
 
-def commit_here() -> str:
-    try:
-        return subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
-    except (OSError, subprocess.CalledProcessError):
-        print("The commit is unknown here: pass --commit, or write it into the result, which is refused without.")
-        return "unknown"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
@@ -243,13 +236,15 @@ def main() -> None:
     if options.part:
         work_as_child(options.part, options.stage, options.out)
         return
-    commit, start = options.commit or commit_here(), time.perf_counter()
+    commit, start = machine.commit(options.commit), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         data = measure_all(options.only, Path(folder), options.seconds)
     settings = {"limits": {str(dtype): limit for dtype, limit in LIMITS.items()}, "peer_limits_times": PATIENCE}
     what = "Milliseconds of our GPU kernels, of the public ones, and the floor: median, 10th and 90th percentile"
-    record = provenance("benchmarks/gpu.py", what, commit, time.perf_counter() - start, settings, data)
-    options.out.write_text(json.dumps(record, indent=1) + "\n")
+    wall_s = round(time.perf_counter() - start, 1)
+    parts = {"seeds": [SEED], "wall_s": wall_s, "settings": settings, "data": data}
+    made = [machine.provenance(commit, "cuda")]
+    machine.write(options.out, machine.result("benchmarks/gpu.py", what, made, parts))
 
 
 if __name__ == "__main__":

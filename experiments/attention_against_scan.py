@@ -1,6 +1,6 @@
 """Time attention, the selective scan and SSD on one GPU, forward, from 1k to 128k tokens.
 
-    python experiments/attention_against_scan.py --out ssm_kit/results/attention_against_scan.json
+    python -m experiments.attention_against_scan --out ssm_kit/results/attention_against_scan.json
 
 The three operators that mix the tokens of one layer of width 2048, without their projections, batch 1, bfloat16:
 causal attention (16 heads of 128) through torch's cuDNN and FlashAttention backends; Mamba's selective scan
@@ -15,8 +15,10 @@ import torch.nn.functional as F
 from mamba_ssm import __version__ as mamba_version
 from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
-from record import GRAPH, milliseconds, relative_error, run
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from experiments.gpu_timing import GRAPH, milliseconds, relative_error
+from experiments.machine import run
 
 WIDTH, HEADS = 2048, 16
 INNER, N_SCAN, SSD_HEADS, SSD_P, N_SSD = 4096, 16, 64, 64, 128
@@ -115,4 +117,4 @@ def measure():
 
 if __name__ == "__main__":
     what = "Forward time of one layer's token mixing on one GPU against length: attention, selective scan, SSD"
-    run("experiments/attention_against_scan.py", what, measure)
+    run("experiments/attention_against_scan.py", what, measure, device="cuda")

@@ -44,7 +44,8 @@ def main() -> None:
         "settings": byte_runs.settings(design) | {"wall_s": "sum over runs, several at a time"},
         "data": data,
     }
-    machine.write(options.out, SCRIPT, WHAT, [record["made"] for record in records], parts)
+    made = [record["made"] for record in records]
+    machine.write(options.out, machine.result(SCRIPT, WHAT, made, parts))
 
 
 def measure(run: Run, device: str) -> dict[str, Any]:

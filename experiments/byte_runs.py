@@ -101,11 +101,7 @@ def rounded(loss: float | None) -> float | None:
 
 def arguments(what: str) -> tuple[Design, argparse.Namespace]:
     """The command line that both scripts have, and the design that it asks for."""
-    parser = machine.arguments(what)
-    parser.add_argument("--folder", type=Path, help="one JSON file per finished run; without it they are not kept")
-    parser.add_argument("--workers", type=int, default=1, help="processes that share the machine")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after that")
-    options = parser.parse_args()
+    options = machine.arguments(what, "folder", "workers", "device", "minutes", "smoke").parse_args()
     options.folder = options.folder or Path(tempfile.mkdtemp())
     return SMOKE if options.smoke else FULL, options
 
@@ -146,7 +142,7 @@ def _train_and_write(run: Run, options: argparse.Namespace, deadline: float) -> 
     torch.set_num_threads(1)
     machine.only_kernels()
     try:
-        record = {**train(run, options.device), "made": machine.provenance(options)}
+        record = {**train(run, options.device), "made": machine.provenance(options.commit, options.device)}
     except Exception:  # one run's failure is not that of the others
         return f"{name}: {traceback.format_exc()}"
     write_atomically(options.folder / f"{run.key}.json", json.dumps(record) + "\n")

@@ -108,7 +108,8 @@ def measure(size: Size, options: argparse.Namespace) -> dict[str, dict[str, Any]
             start = time.perf_counter()
             points = of_model(config, size, options.device)
             seconds = round(time.perf_counter() - start, 1)
-            record = {"points": points, "seconds": seconds, "made": machine.provenance(options)}
+            made = machine.provenance(options.commit, options.device)
+            record = {"points": points, "seconds": seconds, "made": made}
             write_atomically(file, json.dumps(record))
             _release()
         found[name] = json.loads(file.read_text(encoding="utf-8"))
@@ -117,9 +118,7 @@ def measure(size: Size, options: argparse.Namespace) -> dict[str, dict[str, Any]
 
 def main() -> None:
     """The command line; --smoke has small models, and 16 MiB that memories may fill."""
-    parser = machine.arguments(WHAT)
-    parser.add_argument("--folder", type=Path, help="one JSON file per finished model; without it they are not kept")
-    options = parser.parse_args()
+    options = machine.arguments(WHAT, "folder", "device", "smoke").parse_args()
     options.folder = options.folder or Path(tempfile.mkdtemp())
     options.folder.mkdir(parents=True, exist_ok=True)
     machine.only_kernels()
@@ -139,7 +138,8 @@ def main() -> None:
         "settings": settings,
         "data": {name: record["points"] for name, record in found.items()},
     }
-    machine.write(options.out, SCRIPT, WHAT, [record["made"] for record in found.values()], parts)
+    made = [record["made"] for record in found.values()]
+    machine.write(options.out, machine.result(SCRIPT, WHAT, made, parts))
 
 
 def _ways(model: LanguageModel) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """What a state of 64 numbers remembers of its input, against how long ago it was: random memories, HiPPO and S4D.
 
-    python experiments/hippo_memory.py --out ssm_kit/results/hippo_memory.json      (CPU, one to five minutes)
-    python experiments/hippo_memory.py --smoke
+    python -m experiments.hippo_memory --out ssm_kit/results/hippo_memory.json      (CPU, one to five minutes)
+    python -m experiments.hippo_memory --smoke
 
 512 steps of band-limited noise go into a linear memory. From the last state alone, the best linear reader (least
 squares on one set of signals) guesses what the input was d steps ago; printed is its error on signals that it has not
@@ -15,8 +15,8 @@ from itertools import product
 
 import numpy as np
 import torch
-from record import run
 
+from experiments.machine import run
 from ssm_kit.lti import discretize, hippo_legs, legs_states, s4d_init
 
 LENGTH, STATES = 512, 64
@@ -110,6 +110,7 @@ if __name__ == "__main__":
         "experiments/hippo_memory.py",
         "Error of the best linear guess of past inputs from a state of 64 numbers, by delay, part of the signal's size",
         lambda: measure(BANDS, SEEDS, SETS),
+        device="cpu",
         smoke=lambda: measure(
             {"16 waves": BANDS["16 waves"]}, SEEDS[:1], {name: size // 3 for name, size in SETS.items()}
         ),

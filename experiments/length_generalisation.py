@@ -27,7 +27,8 @@ def main() -> None:
         "settings": byte_runs.settings(design) | {"wall_s": "evaluation alone, sum over runs, several at a time"},
         "data": {"learning_rate": rates, "runs": [row(record) for record in final]},
     }
-    machine.write(options.out, SCRIPT, WHAT, [record["made"] for record in final], parts)
+    made = [record["made"] for record in final]
+    machine.write(options.out, machine.result(SCRIPT, WHAT, made, parts))
 
 
 def row(record: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """How the rounding error of a scan grows with its length, for six ways to compute it, and where two of them break.
 
-    python experiments/scan_precision.py --out ssm_kit/results/scan_precision.json      (CPU, about four minutes)
-    python experiments/scan_precision.py --smoke
+    python -m experiments.scan_precision --out ssm_kit/results/scan_precision.json      (CPU, about four minutes)
+    python -m experiments.scan_precision --smoke
 
 h_t = a_t h_{t-1} + b_t with a_t = exp(-s_t): random b, and steps s_t log-uniform over a factor of 100, in the middle of
 which a state lasts 1000 steps, 30 steps or one. Each way gets the same s and b in float32 and is
@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Callable
 
 import torch
-from record import run
 from torch import Tensor
 
+from experiments.machine import run
 from ssm_kit.ops import first_order_scan
 
 LASTING = {"1000 steps": 1e-3, "30 steps": 3e-2, "1 step": 1.0}
@@ -111,6 +111,7 @@ if __name__ == "__main__":
         "experiments/scan_precision.py",
         "Relative error of a scan's last states against float64, by way of computing and length; null: not finite",
         lambda: measure(2**17),
+        device="cpu",
         smoke=lambda: measure(2**9),
         seeds=SEEDS,
     )

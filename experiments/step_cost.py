@@ -1,13 +1,15 @@
 """Time one step of a linear recurrence on one GPU: diagonal against dense, for growing state size.
 
-    python experiments/step_cost.py --out ssm_kit/results/step_cost.json
+    python -m experiments.step_cost --out ssm_kit/results/step_cost.json
 
 h = Ā h + B̄ x for 512 channels and one sequence, float32. The diagonal step reads Ā (512, N), the dense one
 Ā (512, N, N). Sixteen sets of inputs take turns, so that no step finds its matrix in the cache by luck of being last.
 """
 
 import torch
-from record import GRAPH, milliseconds, relative_error, run
+
+from experiments.gpu_timing import GRAPH, milliseconds, relative_error
+from experiments.machine import run
 
 CHANNELS, SIZES, SETS = 512, [16, 32, 64, 128, 256, 512], 16
 
@@ -42,4 +44,5 @@ def measure():
 
 
 if __name__ == "__main__":
-    run("experiments/step_cost.py", "Time of one step of a linear recurrence on one GPU, diagonal and dense", measure)
+    what = "Time of one step of a linear recurrence on one GPU, diagonal and dense"
+    run("experiments/step_cost.py", what, measure, device="cuda")

@@ -9,13 +9,10 @@ The seed that chose the rate is not among those reported, so the choice cannot f
 search too, and the summary that `ssm_kit.results.summary` makes of them.
 """
 
-import argparse
 import functools
 import json
 import os
-import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,10 +20,8 @@ from typing import Any
 
 import torch
 
-from experiments import sweep
+from experiments import machine, sweep
 from experiments.sweep import Plan, Run
-from ssm_kit import results
-from ssm_kit.lab.checkpoint import write_atomically
 from ssm_kit.models import LanguageModel, ModelConfig
 from ssm_kit.results.summary import summarise
 
@@ -93,17 +88,16 @@ class Study:
 
 def main(name: str, what: str, full: Callable[[], Study], smoke: Callable[[], Study]) -> None:
     """The command line of a study: train what is missing, then write the result if all runs are there."""
-    options = _options(name, what)
-    commit = options.commit or subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
+    options = sweep.command_line(what, "smoke")
+    if options.smoke:
+        options.device = "cpu"
+        torch.set_num_threads(1)
     _quick_matrices()
     with tempfile.TemporaryDirectory() as nothing_yet:
         folder = options.folder or (Path(nothing_yet) if options.smoke else Path("runs") / name)
-        deadline = time.time() + 60 * options.minutes
-        plan = Plan(folder, commit, options.workers, options.lanes, options.device, deadline)
+        plan = sweep.planned(options, folder)
         study = smoke() if options.smoke else full()
-        result = conduct(f"experiments/{name}.py", what, study, plan)
-    if options.out:
-        write_atomically(options.out, json.dumps(result, indent=1) + "\n")
+        machine.write(options.out, conduct(f"experiments/{name}.py", what, study, plan))
 
 
 def conduct(script: str, what: str, study: Study, plan: Plan) -> dict[str, Any]:
@@ -126,7 +120,6 @@ def conduct(script: str, what: str, study: Study, plan: Plan) -> dict[str, Any]:
         **study.notes,
     }
     result["data"] = {"rows": rows, "summary": summarise(rows)}
-    results.validate(result, script)
     return result
 
 
@@ -179,22 +172,3 @@ def _quick_matrices() -> None:
     """Matrix products of float32 in TF32 on a GPU, here and, by the variable, in the processes started later."""
     os.environ["TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"] = "1"
     torch.backends.cuda.matmul.allow_tf32 = True
-    # Streams share hardware queues, 8 unless told otherwise, and then wait for each other without need.
-    os.environ["CUDA_DEVICE_MAX_CONNECTIONS"] = "32"
-
-
-def _options(name: str, what: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=what)
-    parser.add_argument("--out", type=Path, help="the result's JSON file")
-    parser.add_argument("--folder", type=Path, help=f"one JSON file per finished run; runs/{name} if not given")
-    parser.add_argument("--smoke", action="store_true", help="a small size on the CPU, for a look and for tests")
-    parser.add_argument("--workers", type=int, default=1, help="processes")
-    parser.add_argument("--lanes", type=int, default=1, help="runs that a process advances in turn")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop then; the next call goes on")
-    parser.add_argument("--commit", help="the code's commit, where git is not at hand")
-    options = parser.parse_args()
-    if options.smoke:
-        options.device = "cpu"
-        torch.set_num_threads(1)
-    return options

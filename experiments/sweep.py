@@ -18,14 +18,10 @@ process replays those of several runs in turn. Workers are processes, because bu
 """
 
 import argparse
-import datetime
 import hashlib
-import importlib.metadata
-import importlib.util
 import json
 import multiprocessing
 import os
-import subprocess
 import time
 import traceback
 from collections import deque
@@ -37,8 +33,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from experiments import machine
 from experiments.lane import Lane
-from ssm_kit import results
 from ssm_kit.lab import Settings, Task
 from ssm_kit.lab.checkpoint import write_atomically
 from ssm_kit.models import ModelConfig
@@ -83,26 +79,26 @@ class Plan:
 
 def main(script: str, what: str, runs: Sequence[Run]) -> None:
     """The command line of a result's script: train what is missing, then write the result if all runs are there."""
-    # Streams share hardware queues, 8 unless told otherwise, and then wait for each other without need.
-    os.environ["CUDA_DEVICE_MAX_CONNECTIONS"] = "32"
-    parser = argparse.ArgumentParser(description=what)
-    parser.add_argument("--folder", type=Path, required=True, help="one JSON file per finished run")
-    parser.add_argument("--out", type=Path, help="the result's JSON file, written when all runs are finished")
-    parser.add_argument("--workers", type=int, default=1, help="processes")
-    parser.add_argument("--lanes", type=int, default=1, help="runs that a process advances in turn")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop then; the next call goes on")
-    parser.add_argument("--commit", help="the code's commit, where git is not at hand")
-    options = parser.parse_args()
-    commit = options.commit or subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
-    deadline = time.time() + 60 * options.minutes
-    plan = Plan(options.folder, commit, options.workers, options.lanes, options.device, deadline)
+    options = command_line(what)
+    plan = planned(options, options.folder or Path("runs") / Path(script).stem)
     failures = sweep(runs, plan)
-    missing = len(runs) - len(finished(runs, options.folder))
-    if options.out and not missing:
-        write_atomically(options.out, json.dumps(collect(script, what, runs, options.folder), indent=1) + "\n")
-    if missing:
+    if missing := len(runs) - len(finished(runs, plan.folder)):
         raise SystemExit("\n".join([*failures, f"{missing} of {len(runs)} runs are not finished: call again"]))
+    machine.write(options.out, collect(script, what, runs, plan.folder))
+
+
+def command_line(what: str, *more: str) -> argparse.Namespace:
+    """What many training runs are asked for, and those of `machine.OPTIONS` that are named."""
+    # Streams share hardware queues, 8 unless told otherwise, and then wait for each other without need. It must be
+    # said before anything asks for a GPU.
+    os.environ["CUDA_DEVICE_MAX_CONNECTIONS"] = "32"
+    return machine.arguments(what, "folder", "workers", "lanes", "device", "minutes", *more).parse_args()
+
+
+def planned(options: argparse.Namespace, folder: Path) -> Plan:
+    """The plan that a command line asks for; its minutes begin now."""
+    deadline = time.time() + 60 * options.minutes
+    return Plan(folder, options.commit, options.workers, options.lanes, options.device, deadline)
 
 
 def sweep(runs: Sequence[Run], plan: Plan) -> list[str]:
@@ -164,30 +160,21 @@ def finished(runs: Sequence[Run], folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def collect(script: str, what: str, runs: Sequence[Run], folder: Path) -> dict[str, Any]:
-    """All runs as one result, by the schema of `ssm_kit.results`. Raises ValueError if they do not make one."""
+    """All runs as one result, by the schema of `ssm_kit.results`. Raises ValueError if they cannot be."""
     records = list(finished(runs, folder).values())
     made = [record["made"] for record in records]
-    for entry in ("gpu", "torch", "triton"):
-        if len(found := {machine[entry] for machine in made}) > 1:
-            raise ValueError(f"{folder}: expected runs of one {entry}; got {sorted(map(str, found))}")
-    result = {
-        "what": what,
-        "script": script,
-        "commit": max(made, key=lambda machine: machine["date"])["commit"],
-        "date": max(machine["date"] for machine in made),
-        **{entry: made[0][entry] for entry in ("gpu", "torch", "triton")},
+    parts = {
         "seeds": sorted({record["run"]["settings"]["seed"] for record in records}),
         "wall_s": round(sum(record["seconds"] for record in records), 1),
         "settings": {
             "runs": len(runs),
-            "commits": sorted({machine["commit"] for machine in made}),
+            "commits": sorted({one["commit"] for one in made}),
             "wall_s": "sum over runs, several at a time",
             **_common(records),
         },
         "data": [_row(record) for record in records],
     }
-    results.validate(result, script)
-    return result
+    return machine.result(script, what, made, parts)
 
 
 def _in_processes(waiting: list[Run], plan: Plan, bar: tqdm) -> list[str]:
@@ -227,13 +214,7 @@ def _record(run: Run, lane: Lane, plan: Plan, seconds: float) -> dict[str, Any]:
         "curve": lane.curve(),
         "parameters": sum(p.numel() for p in lane.model.parameters()),
         "seconds": round(seconds, 3),
-        "made": {
-            "commit": plan.commit,
-            "date": datetime.date.today().isoformat(),
-            "gpu": torch.cuda.get_device_name() if plan.device.startswith("cuda") else None,
-            "torch": torch.__version__,
-            "triton": importlib.metadata.version("triton") if importlib.util.find_spec("triton") else None,
-        },
+        "made": machine.provenance(plan.commit, plan.device),
     }
 
 

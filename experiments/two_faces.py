@@ -1,6 +1,6 @@
 """Time the two faces of one linear time-invariant layer on one GPU: recurrence, and kernel plus FFT convolution.
 
-    python experiments/two_faces.py --out ssm_kit/results/two_faces.json
+    python -m experiments.two_faces --out ssm_kit/results/two_faces.json
 
 `ssm_kit.lti` as it stands: 512 real channels with N = 16, eight sequences, float32. The recurrence is a Python loop
 over time, and what it costs is mostly the launching of its small kernels: that is the point of comparing.
@@ -9,8 +9,9 @@ over time, and what it costs is mostly the launching of its small kernels: that 
 from functools import partial
 
 import torch
-from record import EAGER, milliseconds, relative_error, run
 
+from experiments.gpu_timing import EAGER, milliseconds, relative_error
+from experiments.machine import run
 from ssm_kit.lti import convolve, discretize, kernel, recurrence
 
 CHANNELS, N, BATCH = 512, 16, 8
@@ -48,4 +49,5 @@ if __name__ == "__main__":
         "experiments/two_faces.py",
         "Time of one LTI layer on one GPU: recurrence against kernel and convolution",
         measure,
+        device="cuda",
     )

@@ -1,5 +1,8 @@
 """The plots of stored results draw every series of the record, with its numbers, and refuse what is not there."""
 
+import subprocess
+import sys
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -45,3 +48,10 @@ def test_unknown_choices():
         plots.hippo_memory(results.load("hippo_memory"), "int8")
     with pytest.raises(ValueError, match=r"^lasting: expected one of 1000 steps, .* got 'ever'"):
         plots.scan_precision(results.load("scan_precision"), "ever")
+
+
+def test_plots_need_no_widgets():
+    """As on a GPU machine, where nobody looks at figures: an import of what `sys.modules` holds as None fails."""
+    code = "import sys; sys.modules.update(anywidget=None, ipywidgets=None); import ssm_kit.results.plots"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 from matplotlib.colors import to_hex, to_rgb
 
-from ssm_kit.figures import colours
+from ssm_kit import colours
 
 
 def settings():

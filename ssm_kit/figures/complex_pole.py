@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from ssm_kit.colours import INK, QUIET, STATE
+
 from .base import Figure, slider
-from .colours import INK, QUIET, STATE
 
 LAGS = 81
 

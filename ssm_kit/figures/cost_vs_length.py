@@ -7,9 +7,8 @@ import ipywidgets as W
 import numpy as np
 import traitlets as T
 
-from ssm_kit import cost
+from ssm_kit import colours, cost
 
-from . import colours
 from .base import Figure, ParameterError, choice, slider
 
 SSM = {

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import colours
+from ssm_kit import colours
+
 from .base import Figure, choice, slider, toggle
 
 METHODS = ("zoh", "bilinear", "euler", "mamba")

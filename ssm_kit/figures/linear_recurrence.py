@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from ssm_kit.colours import INK, INPUT, QUIET, STATE, WARNING
+
 from .base import Figure, choice, slider
-from .colours import INK, INPUT, QUIET, STATE, WARNING
 
 PATTERNS = ("impulse", "step", "noise", "tokens")
 LENGTH, LAGS = 60, 101

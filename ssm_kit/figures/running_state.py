@@ -3,8 +3,9 @@
 import re
 from typing import Any
 
+from ssm_kit.colours import ATTENTION, QUIET, STATE
+
 from .base import Figure, choice, counter, slider, text
-from .colours import ATTENTION, QUIET, STATE
 
 WIDTH = 8  # numbers in the toy state
 SENTENCE = (

@@ -9,19 +9,21 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ssm_kit import colours
+
 # The theme's colours on white; a sans-serif font that matplotlib carries along, so that every machine draws the same.
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
-    "axes.edgecolor": "#57606a",
-    "axes.labelcolor": "#1b1f24",
+    "axes.edgecolor": colours.QUIET,
+    "axes.labelcolor": colours.INK,
     "axes.titlelocation": "left",
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "xtick.color": "#57606a",
-    "ytick.color": "#57606a",
+    "xtick.color": colours.QUIET,
+    "ytick.color": colours.QUIET,
     "legend.frameon": False,
     "figure.facecolor": "white",
 }

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from ssm_kit.colours import INPUT, STATE
+
 from .base import Figure, counter, slider, toggle
-from .colours import INPUT, STATE
 
 INPUTS = (1.0, 0.6, 0.0, 0.0, -0.8, 0.4, 0.0, 0.9, 0.0, 0.0, 0.0, 0.7, -0.5, 0.0, 1.0, 0.3)
 

@@ -9,6 +9,8 @@ from typing import Any
 
 FOLDER = Path(__file__).parent
 
+COMMIT = r"[0-9a-f]{7,40}"
+
 # What a reader needs to judge a number, or to measure it again.
 PROVENANCE: dict[str, tuple[type, ...]] = {
     "what": (str,),  # one sentence: the quantity, with its unit
@@ -62,7 +64,7 @@ def _rules(result: dict) -> dict[str, tuple[bool, str]]:
     return {
         "what": (bool(result["what"].strip()), "a sentence"),
         "script": (bool(re.fullmatch(r"[\w./-]+\.py", result["script"])), "the path of a .py file in the repository"),
-        "commit": (bool(re.fullmatch(r"[0-9a-f]{7,40}", result["commit"])), "7 to 40 hexadecimal digits"),
+        "commit": (bool(re.fullmatch(COMMIT, result["commit"])), "7 to 40 hexadecimal digits"),
         "date": (_is_date(result["date"]), "a date as YYYY-MM-DD"),
         "gpu": (result["gpu"] is None or bool(result["gpu"].strip()), "a GPU's name or null"),
         "torch": (_is_version(result["torch"]), "a version number"),

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from ssm_kit.figures import colours
+from ssm_kit import colours
 from ssm_kit.figures.base import DIST
 from tools import figures as builder
 

@@ -1,6 +1,7 @@
 """The GPU benchmark: floors, crossings, and the gate that shows no time of a kernel that fails its check."""
 
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -140,6 +141,13 @@ def test_parts_are_checked_then_timed_and_one_that_dies_is_left_out(no_gpu, monk
     assert [row["ssm_kit"]["ms"] for row in data["rows"]] == [[1.0, 1.0, 1.0]] * 2
     assert data["ceilings"]["copy_per_second"] == round(H200.copy)
     assert "not measured: dies" in capsys.readouterr().out
+
+
+def test_without_a_commit_nothing_is_measured(monkeypatch, tmp_path):
+    monkeypatch.setattr(gpu, "measure_all", lambda *_: pytest.fail("measured in vain"))
+    monkeypatch.setattr(sys, "argv", ["gpu", "--out", str(tmp_path / "kernels.json"), "--commit", "unknown"])
+    with pytest.raises(SystemExit, match="commit: expected 7 to 40 hexadecimal digits; got 'unknown'"):
+        gpu.main()
 
 
 def test_what_is_not_done_in_time_is_ended(monkeypatch):

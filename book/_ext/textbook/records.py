@@ -11,7 +11,7 @@ ENTRY = """\
 **{name}**. {what}. Took {wall_s:.0f} s on {machine}, with torch {torch}, on {date}.
 
 ```sh
-python {script} --out ssm_kit/results/{name}.json
+python -m {module} --out ssm_kit/results/{name}.json
 ```
 """
 
@@ -25,7 +25,8 @@ class StoredResults(SphinxDirective):
             self.env.note_dependency(str(results.FOLDER / f"{name}.json"))
             record = results.load(name)
             machine = "one " + record["gpu"] if record["gpu"] else "a CPU"
-            lines += ENTRY.format(name=name, machine=machine, **record).splitlines()
+            module = record["script"].removesuffix(".py").replace("/", ".")
+            lines += ENTRY.format(name=name, machine=machine, module=module, **record).splitlines()
         holder = nodes.container()
         self.state.nested_parse(StringList(lines, "stored-results"), 0, holder)
         return holder.children

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from cycler import Cycler, cycler
 
-from ssm_kit.figures import colours
+from ssm_kit import colours
 
 COLOURS = {
     "attention": colours.ATTENTION,

@@ -1,4 +1,7 @@
-"""The theme's light colours, for the still pictures (src/shared/theme.css holds both themes)."""
+"""The light theme's colours, for plots and for the still pictures of figures.
+
+The live figures have both themes in `figures/src/shared/theme.css`; tests compare it and `book.mplstyle` with this.
+"""
 
 INK, QUIET, RULE = "#1b1f24", "#57606a", "#d5d9de"
 STATE, INPUT, ATTENTION = "#0072b2", "#7a5d00", "#c24e00"
