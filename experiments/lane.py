@@ -39,6 +39,7 @@ class Lane:
         self.step = 0
         with self._on_stream():
             self.model = model.to(self.device)
+            self.forward = self._compiled()
             groups = parameter_groups(self.model, decay, settings.weight_decay)
             self.optimizer = self._optimizer(groups)
             self.batch = self._draw()
@@ -84,7 +85,7 @@ class Lane:
         """What the graph repeats: forward, backward, clipping, AdamW, with `batch` as input and `sums` as output."""
         self.optimizer.zero_grad(set_to_none=True)
         count = self.batch.mask.sum()
-        loss, hits = backward(self.model, self.batch, 1 / count, self.settings.precision)
+        loss, hits = backward(self.forward, self.batch, 1 / count, self.settings.precision)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
         self.optimizer.step()
         self.sums.copy_(torch.stack([loss, hits, count]))
@@ -96,6 +97,16 @@ class Lane:
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph, stream=self.stream):
             self._compute()
+
+    def _compiled(self) -> nn.Module:
+        """On a GPU the model with its elementwise work fused: a small model's step is bound by how many kernels it has.
+
+        A worker meets many architectures in one function, more than torch.compile thinks reasonable.
+        """
+        if self.stream is None:
+            return self.model
+        torch._dynamo.config.recompile_limit = 1000
+        return torch.compile(self.model, dynamic=False)
 
     def _draw(self) -> Any:
         index = min(self.step, self.settings.steps - 1)

@@ -14,8 +14,10 @@ at the end that brings all to one number of parameters. It is a control only, be
 pairs of 64 tokens, two layers of Mamba-2 with N = 16 came to 98 % after 700 steps at a learning rate of 0.01 (CPU, one
 seed), and with the MLP they were still at chance.
 
-Linear attention has no short convolution and no positions, so nothing in it sees which token came before which: as in
-Based, a small window of attention goes first.
+The other mixers have a short convolution, by which a value learns which key came before it. Attention of any kind has
+none: as in Based, a window of four tokens goes first. Without it two layers of attention with rotary positions learned
+which values occur and no more (one in four right with 4 pairs, one in eight with 8): so after 6000 steps of 32 examples
+at 1e-3, 2e-3 and 4e-3, with one, two or four heads, and after 3000 steps of 128 examples.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +32,7 @@ D_MODEL, VOCABULARY, LENGTH = 64, 512, 512
 PARAMETERS = 168_000
 """Of the models for control: as many as the largest mixers have by themselves."""
 PAIRS = (4, 8, 16, 32, 64, 128)
-SETTINGS = Settings(steps=4000, batch_size=32, warmup=400, final=0.01)
+SETTINGS = Settings(steps=3000, batch_size=32, warmup=300, final=0.01, precision="bf16")
 NO_DECAY = (1e-12, 2e-12)
 """Decay rates so small that every decay is 1 in float32 and AdamW, whose ε is larger, cannot move them."""
 
@@ -88,8 +90,8 @@ MODELS: dict[str, dict[int, tuple[Mixer, Mixer]]] = {
     "delta rule": {n: (delta_rule(n), delta_rule(n)) for n in (4, 16, 64)},
     "Gated DeltaNet": {n: (gated_deltanet(n), gated_deltanet(n)) for n in (4, 16, 64)},
     "RG-LRU": {n: (rg_lru(n), rg_lru(n)) for n in (16, 64, 256)},
-    "sliding window": {n: (attention(n), attention(n)) for n in (9, 33, 129)},
-    "attention": {LENGTH: (attention(), attention())},
+    "window 4 + sliding window": {n: (attention(4), attention(n)) for n in (9, 33, 129)},
+    "window 4 + attention": {LENGTH: (attention(4), attention())},
     "Mamba-2 + attention": {n: (mamba2(n), attention()) for n in (4, 16, 64)},
 }
 """By name and size: the two mixers. The size is N, the width of keys, the RG-LRU's width, or the window."""
@@ -131,15 +133,15 @@ def largest(models: Models) -> Models:
 def full() -> Study:
     """30 architectures and 10 for control, at three learning rates, then with three seeds: 240 runs."""
     made = runs(MODELS, PAIRS, SETTINGS) + runs(largest(MODELS), PAIRS, SETTINGS, parameters=PARAMETERS)
-    return Study(made, (1e-3, 3e-3, 1e-2), (1, 2, 3), score=accuracy, notes={"pairs": PAIRS, "d_model": D_MODEL})
+    return Study(made, (2e-3, 5e-3, 1e-2), (1, 2, 3), score=accuracy, notes={"pairs": PAIRS, "d_model": D_MODEL})
 
 
 def smoke() -> Study:
     """Windows of 3 and of 9 tokens and attention without one: what attention holds learns to recall in few steps."""
     first, layer = {**attention(2), "num_heads": 1}, {**attention(), "num_heads": 1}
     models = {
-        "sliding window": {n: (first, {**layer, "window": n}) for n in (3, 9)},
-        "attention": {16: (first, layer)},
+        "window 2 + sliding window": {n: (first, {**layer, "window": n}) for n in (3, 9)},
+        "window 2 + attention": {16: (first, layer)},
     }
     settings = Settings(steps=120, batch_size=32, warmup=12, final=0.01)
     made = runs(models, (2, 4), settings, d_model=32, vocabulary=32, length=16)

@@ -89,10 +89,11 @@ def main(script: str, what: str, runs: Sequence[Run]) -> None:
 
 def command_line(what: str, *more: str) -> argparse.Namespace:
     """What many training runs are asked for, and those of `machine.OPTIONS` that are named."""
+    options = machine.arguments(what, "folder", "workers", "lanes", "device", "minutes", *more).parse_args()
     # Streams share hardware queues, 8 unless told otherwise, and then wait for each other without need. It must be
     # said before anything asks for a GPU.
-    os.environ["CUDA_DEVICE_MAX_CONNECTIONS"] = "32"
-    return machine.arguments(what, "folder", "workers", "lanes", "device", "minutes", *more).parse_args()
+    os.environ["CUDA_DEVICE_MAX_CONNECTIONS"] = str(max(1, 32 // options.workers))
+    return options
 
 
 def planned(options: argparse.Namespace, folder: Path) -> Plan:

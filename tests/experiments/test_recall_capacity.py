@@ -1,5 +1,7 @@
 """Recall and the size of the state: models of equal size, and the effect at the smoke size."""
 
+import re
+
 import matplotlib.pyplot as plt
 import pytest
 import torch
@@ -28,8 +30,9 @@ def result(request) -> dict:
 
 
 def mean_accuracy(result: dict, mixer: str) -> list[float]:
-    """Over all numbers of pairs, for every size from the smallest."""
-    entries = [entry for entry in result["data"]["summary"] if entry["mixer"] == mixer and not entry["filled"]]
+    """Over all numbers of pairs, for every size from the smallest; `mixer` follows a first layer with a window."""
+    entries = [entry for entry in result["data"]["summary"] if re.fullmatch(rf"window \d \+ {mixer}", entry["mixer"])]
+    entries = [entry for entry in entries if not entry["filled"]]
     assert [entry["state_bytes"] for entry in entries] == sorted(entry["state_bytes"] for entry in entries)
     tests = [[found["mean"] for test, found in entry["accuracy"].items() if "pairs" in test] for entry in entries]
     return [sum(found) / len(found) for found in tests]
