@@ -36,3 +36,32 @@ def test_the_gpu_gives_the_same(name):
         second, state = stepwise(layer, on_gpu[:, 4:6], state)
         third, _ = layer(on_gpu[:, 6:], state)
     close(torch.cat([first, second, third], 1), expected)
+
+
+# Experts wait to learn who was chosen, and S4 for the verdict of a linear solver.
+@pytest.mark.parametrize("name", [name for name in LAYERS if "experts" not in name and name != "s4"])
+def test_a_training_step_can_be_recorded_as_a_graph(name):
+    layer, x = build(name).float().cuda(), inputs().float().cuda()
+
+    def step():
+        layer.zero_grad(set_to_none=True)
+        y, _ = layer(x)
+        y.square().sum().backward()
+        return y
+
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(2):  # kernels compile
+            wanted = step().detach().clone()
+        gradients = [None if p.grad is None else p.grad.clone() for p in layer.parameters()]
+        layer.zero_grad(set_to_none=True)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            found = step()
+        found.detach().fill_(float("nan"))
+        graph.replay()
+    torch.cuda.synchronize()
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    for parameter, gradient in zip(layer.parameters(), gradients, strict=True):
+        if gradient is not None:
+            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-4)
