@@ -13,8 +13,10 @@ goes on with the runs that have none.
 
 How runs share a GPU: a model of two layers is some hundreds of kernels that take microseconds each, so one run leaves
 the GPU idle nearly all the time, first because Python launches slowly, then because a small kernel fills a fraction of
-it. Every run's training step is therefore a CUDA graph on a stream of its own (`experiments.lane`), and a worker
-process replays those of several runs in turn. Workers are processes, because building and capturing is Python's work.
+it. Every run's training step is therefore a CUDA graph on a stream of its own (`experiments.lane`), compiled by
+torch.compile into fewer kernels, and a worker process replays those of several runs in turn. Workers are processes,
+because building, compiling and capturing is Python's work. Their kernels overlap only under NVIDIA's MPS; without it
+the GPU serves one process at a time. Start it before, if you may: `nvidia-cuda-mps-control -d`.
 """
 
 import argparse
@@ -90,9 +92,11 @@ def main(script: str, what: str, runs: Sequence[Run]) -> None:
 def command_line(what: str, *more: str) -> argparse.Namespace:
     """What many training runs are asked for, and those of `machine.OPTIONS` that are named."""
     options = machine.arguments(what, "folder", "workers", "lanes", "device", "minutes", *more).parse_args()
-    # Streams share hardware queues, 8 unless told otherwise, and then wait for each other without need. It must be
-    # said before anything asks for a GPU.
-    os.environ["CUDA_DEVICE_MAX_CONNECTIONS"] = str(max(1, 32 // options.workers))
+    if options.workers == 1:
+        # Streams share hardware queues, 8 unless told otherwise, and then wait for each other without need. It must be
+        # said before anything asks for a GPU. Among several processes MPS shares them out.
+        os.environ["CUDA_DEVICE_MAX_CONNECTIONS"] = "32"
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # of every worker
     return options
 
 
@@ -180,8 +184,7 @@ def collect(script: str, what: str, runs: Sequence[Run], folder: Path) -> dict[s
 
 def _in_processes(waiting: list[Run], plan: Plan, bar: tqdm) -> list[str]:
     context, failures = multiprocessing.get_context("spawn"), []
-    # Dealt out in turn, so that every worker gets its share of the long ones.
-    shares = [waiting[i :: plan.workers] for i in range(min(plan.workers, len(waiting)))]
+    shares = [share for share in shared_out(waiting, plan.workers) if share]
     queue: Any = context.Queue()
     processes = [context.Process(target=_worker, args=(share, plan, queue)) for share in shares]
     for process in processes:
@@ -196,6 +199,15 @@ def _in_processes(waiting: list[Run], plan: Plan, bar: tqdm) -> list[str]:
     for process in processes:
         process.join()
     return failures
+
+
+def shared_out(waiting: Sequence[Run], workers: int) -> list[list[Run]]:
+    """The runs of each worker: all of one model in a row at one worker, which compiles it once; then dealt in turn."""
+    models: dict[str, list[Run]] = {}
+    for run in waiting:
+        models.setdefault(json.dumps(run.model.to_dict()), []).append(run)
+    together = list(models.values())
+    return [[run for runs in together[i::workers] for run in runs] for i in range(workers)]
 
 
 def _worker(share: list[Run], plan: Plan, queue: Any) -> None:

@@ -157,3 +157,13 @@ def test_graphs_on_several_streams_give_what_eager_steps_give(tmp_path):
         expected = train(LanguageModel(one.model).cuda(), one.task, one.settings, progress=False)
         record = json.loads((tmp_path / f"{one.key}.json").read_text())
         assert [point["loss"] for point in record["curve"]] == pytest.approx([e["loss"] for e in expected], rel=1e-3)
+
+
+def test_runs_of_one_model_go_to_one_worker():
+    runs = [run(d_model=d_model, seed=seed) for seed in (0, 1) for d_model in (8, 16, 24)]
+    shares = sweep.shared_out(runs, 2)
+    assert [[(one.model.d_model, one.settings.seed) for one in share] for share in shares] == [
+        [(8, 0), (8, 1), (24, 0), (24, 1)],
+        [(16, 0), (16, 1)],
+    ]
+    assert sweep.shared_out(runs[:1], 3) == [runs[:1], [], []]
