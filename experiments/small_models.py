@@ -1,4 +1,4 @@
-"""Small models: a row of mixers, if need be with an MLP at its end that fills up to a number of parameters."""
+"""Small models: a row of mixers, if need be as wide as brings them to a number of parameters."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,22 +20,21 @@ def stack(mixers: Sequence[Mixer], *, vocab_size: int, d_model: int) -> ModelCon
     return ModelConfig(vocab_size, d_model, list(blocks), blocks, embedding_scale=EMBEDDING_SCALE)
 
 
-def filled(mixers: Sequence[Mixer], *, vocab_size: int, d_model: int, parameters: int) -> ModelConfig:
-    """The mixers, then a SwiGLU MLP as wide as brings the model closest to `parameters`.
+def widened(mixers: Sequence[Mixer], *, vocab_size: int, parameters: int, step: int = 8) -> ModelConfig:
+    """The mixers at the d_model, a multiple of `step` that they take, that brings the model closest to `parameters`.
 
-    The MLP makes models of different mixers equally large. It stands where no mixer reads it, so that it takes no part
-    in how they pass things on to each other. Raises ValueError if the mixers alone have more parameters.
+    Raises ValueError if there is none up to 512.
     """
-
-    def config(d_ff: int) -> ModelConfig:
-        mlp = {"layer": "MLP", "d_ff": d_ff}
-        return stack([*mixers, mlp], vocab_size=vocab_size, d_model=d_model)
-
-    least = count(config(1))
-    d_ff = 1 + round((parameters - least) / (3 * d_model))  # a channel inside has three weights for each one outside
-    if d_ff < 1:
-        raise ValueError(f"parameters: expected at least {least}, for {list(mixers)} alone; got {parameters}")
-    return config(d_ff)
+    found = []
+    for d_model in range(step, 513, step):
+        config = stack(mixers, vocab_size=vocab_size, d_model=d_model)
+        try:
+            found.append((abs(count(config) - parameters), d_model))
+        except ValueError:  # a width that heads do not divide
+            continue
+    if not found:
+        raise ValueError(f"mixers: expected some that take a multiple of {step} as d_model; got {list(mixers)}")
+    return stack(mixers, vocab_size=vocab_size, d_model=min(found)[1])
 
 
 def count(config: ModelConfig) -> int:

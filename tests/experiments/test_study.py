@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from experiments import study
-from experiments.small_models import count, filled, stack
+from experiments.small_models import count, stack, widened
 from experiments.study import Study, likelihood
 from experiments.sweep import Plan, Run
 from ssm_kit import results
@@ -92,10 +92,10 @@ def test_summary_of_rows_that_can_be_checked_by_eye(result):
     assert summarise(rows) == [{"mixer": "x", "accuracy": accuracy, "loss": {"a": None}}]
 
 
-def test_filled_models_are_equally_large():
-    for mixers in ([{"layer": "Mamba"}], [{"layer": "S4D"}, {"layer": "RGLRU"}]):
-        model = filled(mixers, vocab_size=8, d_model=16, parameters=20_000)
-        assert model.pattern == (*(str(i) for i in range(len(mixers))), str(len(mixers)))
-        assert abs(count(model) - 20_000) <= 1.5 * 16  # half of what one channel of the MLP has
-    with pytest.raises(ValueError, match=r"^parameters: expected at least \d+, for .* alone; got 100"):
-        filled([{"layer": "Mamba"}], vocab_size=8, d_model=16, parameters=100)
+def test_widened_models_are_as_large_as_a_width_can_make_them():
+    for mixers, step in (([{"layer": "Mamba"}], 8), ([{"layer": "Mamba2", "headdim": 64}, {"layer": "S4D"}], 32)):
+        model = widened(mixers, vocab_size=8, parameters=60_000)
+        sizes = {d: count(stack(mixers, vocab_size=8, d_model=d)) for d in range(step, 257, step)}
+        assert abs(count(model) - 60_000) == min(abs(size - 60_000) for size in sizes.values())
+    with pytest.raises(ValueError, match=r"^mixers: expected some that take a multiple of 8 as d_model; got .*"):
+        widened([{"layer": "Attention", "num_heads": 7, "head_dim": 0}], vocab_size=8, parameters=100)
