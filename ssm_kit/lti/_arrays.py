@@ -77,9 +77,11 @@ def is_dense(A: Array, B: Array, names: tuple[str, str]) -> bool:
 
 
 def _recorded(array: Array) -> bool:
-    torch = sys.modules.get("torch")
-    on_gpu = torch is not None and isinstance(array, torch.Tensor) and array.is_cuda
-    return bool(on_gpu and torch.cuda.is_current_stream_capturing())
+    if not getattr(array, "is_cuda", False):
+        return False
+    import torch
+
+    return bool(torch.cuda.is_current_stream_capturing())
 
 
 def _library(named: dict[str, Any]) -> ModuleType:
