@@ -3,12 +3,12 @@
 import triton
 import triton.language as tl
 
-from ssm_kit.ops.ssd._tiles import chunk_at, decays_between, exp2, put, tile
+from ssm_kit.ops.ssd._tiles import chunk_at, decays_between, exp2, put, tile, unit_of
 
 
 @triton.jit
 def across(
-    x, C, dy, steps, totals, states, dstates, bounds, sequence_of, dB, dC, dsince, dpassed,
+    x, C, dy, rest, steps, totals, states, dstates, units, dunits, bounds, sequence_of, dB, dC, dsince, dpassed,
     length, tokens, heads, per_group, stride_x, stride_C, stride_dy,
     P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, Q: tl.constexpr,
     SLICES: tl.constexpr, PACKED: tl.constexpr, MODE: tl.constexpr, STORED: tl.constexpr, PRECISION: tl.constexpr,
@@ -19,7 +19,7 @@ def across(
     One program has one chunk, COLUMNS of the N columns, and some heads of a group, one after another; it keeps the sums
     over those heads that dB and dC are, (parts, L, G, N). Grid (slots × tiles of columns, groups, parts of a group).
     Per slice and tile of columns: dsince (slots, slices, tiles, Q), the gradient of log since; dpassed (slots, slices,
-    tiles), that of the log decay across the chunk.
+    tiles), that of the log decay across the chunk. `rest`, units, dunits: as `_forward.walk` has and leaves them.
     """
     TILES: tl.constexpr = BLOCK_N // COLUMNS
     slot, group, part = (tl.program_id(0) // TILES).to(tl.int64), tl.program_id(1), tl.program_id(2)
@@ -27,7 +27,7 @@ def across(
     column = which * COLUMNS
     at, n, row = tl.arange(0, Q), tl.arange(0, COLUMNS), tl.arange(0, BLOCK_P)
     start, left = chunk_at(slot, bounds, sequence_of, length, Q, PACKED)
-    C_tile = tile(C, start, stride_C, group * N + column, at, n, left, N - column, MODE)
+    C_tile, C_unit = in_units(tile(C, start, stride_C, group * N + column, at, n, left, N - column, MODE), units)
     dB_sum = tl.zeros((Q, COLUMNS), tl.float32)
     dC_sum = tl.zeros((Q, COLUMNS), tl.float32)
     of_group = per_group * SLICES
@@ -42,14 +42,20 @@ def across(
         h = tile(states, stored * BLOCK_P, BLOCK_N, column, row, n, BLOCK_P, COLUMNS, STORED)
         dh = tile(dstates, stored * BLOCK_P, BLOCK_N, column, row, n, BLOCK_P, COLUMNS, STORED)
         known = (slot * heads + head) * Q
+        h_unit, u_unit = units_at(units, stored)
+        dh_unit, read_unit = units_at(dunits, stored)
         total, since = tl.load(totals + known + Q - 1), tl.load(totals + known + at)
-        u = x_tile * (exp2(total - since) * tl.load(steps + known + at))[:, None]
-        read = dy_tile * exp2(since)[:, None]
-        dB_sum = tl.dot(u.to(dh.dtype), dh, dB_sum, input_precision=PRECISION)
-        dC_sum = tl.dot(read.to(h.dtype), h, dC_sum, input_precision=PRECISION)
+        u = x_tile * (exp2(total - since) * tl.load(steps + known + at) * (1.0 / u_unit))[:, None]
+        read = dy_tile.to(tl.float32)
+        if rest is not None:
+            read += tile(rest, start, stride_dy, head * P + offset, at, row, left, P - offset, MODE)
+        read *= (exp2(since) * (1.0 / read_unit))[:, None]
+        dB_sum += tl.dot(u.to(dh.dtype), dh, input_precision=PRECISION) * (u_unit * dh_unit)
+        dC_sum += tl.dot(read.to(h.dtype), h, input_precision=PRECISION) * (read_unit * h_unit)
         recalled = tl.dot(C_tile, tl.trans(h), input_precision=PRECISION)
-        tl.store(dsince + (stored * TILES + which) * Q + at, tl.sum(recalled * read, 1))
-        crossing = exp2(total) * tl.sum(h.to(tl.float32) * dh.to(tl.float32))
+        recalled_by = tl.sum(recalled * read, 1) * (C_unit * h_unit) * read_unit
+        tl.store(dsince + (stored * TILES + which) * Q + at, recalled_by)
+        crossing = exp2(total) * (tl.sum(h.to(tl.float32) * dh.to(tl.float32)) * h_unit * dh_unit)
         tl.store(dpassed + stored * TILES + which, crossing)
     inside = (at < left)[:, None] & (n < N - column)[None, :]
     groups = tl.num_programs(1)
@@ -59,9 +65,30 @@ def across(
 
 
 @triton.jit
+def units_at(units, stored):
+    """The units of a chunk's state and of what the chunk adds to it; 1 in float32, which has none."""
+    if units is None:
+        state, added = 1.0, 1.0
+    else:
+        state, added = tl.load(units + stored * 2), tl.load(units + stored * 2 + 1)
+    return state, added
+
+
+@triton.jit
+def in_units(values, units):
+    """A tile in the type of states, and its unit."""
+    if units is None:
+        unit = 1.0
+    else:
+        unit = unit_of(values)
+        values = (values * (1.0 / unit)).to(tl.float16)
+    return values, unit
+
+
+@triton.jit
 def inside(
-    x, B, C, D, dy, steps, totals, dstates, bounds, sequence_of, dx, dB, dC, dD, dwritten, duntil, dcrossing,
-    length, tokens, heads, per_group, stride_x, stride_B, stride_C, stride_dy,
+    x, B, C, D, dy, rest, steps, totals, dstates, dunits, bounds, sequence_of, dx, dB, dC, dD, dwritten, duntil,
+    dcrossing, length, tokens, heads, per_group, stride_x, stride_B, stride_C, stride_dy,
     P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, Q: tl.constexpr,
     SLICES: tl.constexpr, SKIP: tl.constexpr, PACKED: tl.constexpr, MODE: tl.constexpr, STORED: tl.constexpr,
     PRECISION: tl.constexpr, STAGES: tl.constexpr,
@@ -79,6 +106,7 @@ def inside(
     B_tile = tile(B, start, stride_B, group * N, at, n, left, N, MODE)
     C_tile = tile(C, start, stride_C, group * N, at, n, left, N, MODE)
     scores = tl.dot(C_tile, tl.trans(B_tile), input_precision=PRECISION)
+    B_scaled, B_unit = in_units(B_tile, dunits)
     dscores = tl.zeros((Q, Q), tl.float32)
     of_group = per_group * SLICES
     per_part = tl.cdiv(of_group, tl.num_programs(2))
@@ -92,10 +120,15 @@ def inside(
         dh = tile(dstates, stored * BLOCK_P, BLOCK_N, 0, row, n, BLOCK_P, BLOCK_N, STORED)
         known = (slot * heads + head) * Q
         step, since, total = tl.load(steps + known + at), tl.load(totals + known + at), tl.load(totals + known + Q - 1)
-        du = tl.dot(B_tile, tl.trans(dh), input_precision=PRECISION) * exp2(total - since)[:, None]
+        du = tl.dot(B_scaled, tl.trans(dh), input_precision=PRECISION)
+        du *= (exp2(total - since) * (B_unit * units_at(dunits, stored)[0]))[:, None]
         tl.store(duntil + stored * Q + at, tl.sum(x_tile * du, 1) * step)
         decay = decays_between(since, since, at)
-        dmix = tl.dot(dy_tile, tl.trans(x_tile), input_precision=PRECISION) * decay * step[None, :]
+        dmix = tl.dot(dy_tile, tl.trans(x_tile), input_precision=PRECISION)
+        if rest is not None:
+            rest_tile = tile(rest, start, stride_dy, head * P + offset, at, row, left, P - offset, MODE)
+            dmix = tl.dot(rest_tile, tl.trans(x_tile), dmix)
+        dmix *= decay * step[None, :]
         du = tl.dot(tl.trans((scores * decay).to(dy_tile.dtype)), dy_tile, du, input_precision=PRECISION)
         dscores += dmix
         # Without the diagonal, which no decay has: it would leave its rounding errors.
@@ -105,7 +138,8 @@ def inside(
         du *= step[:, None]
         du = skipped(du, x_tile, dy_tile, D, dD, slot, head, heads, stored, offset, P, Q, BLOCK_P, SKIP)
         put(dx, du, start, heads * P, head * P + offset, at, row, left, P - offset, MODE)
-    # Read again: kept through the loop, it would take the shared memory that a second program needs.
+    # Read again: kept through the loop, they would take the shared memory that a second program needs.
+    B_tile = tile(B, start, stride_B, group * N, at, n, left, N, MODE)
     C_tile = tile(C, start, stride_C, group * N, at, n, left, N, MODE)
     place = (part * tokens + start) * tl.num_programs(1) + group
     dscores = dscores.to(B_tile.dtype)
@@ -183,13 +217,17 @@ def finish(
 
 
 @triton.jit
-def gate(dy, z, ungated, dungated, dz, size, BLOCK: tl.constexpr):
-    """y = u SiLU(z), backward: du = dy SiLU(z), dz = dy u σ(z) (1 + z (1 - σ(z)))."""
+def gate(dy, z, ungated, dungated, rest, dz, size, BLOCK: tl.constexpr):
+    """y = u SiLU(z), backward: du = dy SiLU(z), dz = dy u σ(z) (1 + z (1 - σ(z))). rest: what du loses by rounding."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < size
     d = tl.load(dy + at, mask=inside).to(tl.float32)
     gate = tl.load(z + at, mask=inside).to(tl.float32)
     u = tl.load(ungated + at, mask=inside).to(tl.float32)
     sigma = 1.0 / (1.0 + tl.exp(-gate))
-    tl.store(dungated + at, (d * gate * sigma).to(dungated.dtype.element_ty), mask=inside)
+    gated = d * gate * sigma
+    rounded = gated.to(dungated.dtype.element_ty)
+    tl.store(dungated + at, rounded, mask=inside)
+    if rest is not None:
+        tl.store(rest + at, (gated - rounded).to(rest.dtype.element_ty), mask=inside)
     tl.store(dz + at, (d * u * sigma * (1.0 + gate * (1.0 - sigma))).to(dz.dtype.element_ty), mask=inside)
