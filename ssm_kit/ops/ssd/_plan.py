@@ -12,7 +12,7 @@ from ssm_kit.ops.ssd._tiles import COPIED, FULL, MASKED
 LAUNCHES = {
     "forward": {"STAGES": 2, "num_warps": 4},
     "walk": {"STAGES": 3, "num_warps": 4},
-    "across": {"STAGES": 2, "num_warps": 4},
+    "across": {"STAGES": 3, "num_warps": 4},
     "inside": {"STAGES": 2, "num_warps": 4},
 }
 """Depth of the loads' pipeline and warps of each kernel, from timings on an H200."""
