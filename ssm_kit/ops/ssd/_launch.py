@@ -189,22 +189,20 @@ def _gate(dy: Tensor, z: Tensor, ungated: Tensor) -> tuple[Tensor, Tensor | None
     return dungated, rest, dz
 
 
-class _Logs(NamedTuple):
+class Logs(NamedTuple):
     """What `across` and `inside` find out about the gradients of Δ and of the log decays, for `finish`."""
 
     dsince: Tensor
     dpassed: Tensor
-    dwritten: Tensor
-    duntil: Tensor
-    dcrossing: Tensor
+    inside: Tensor
+    """(slots, slices, Q, 4). For each step: the gradient of Δ through u = Δx; of the log decays between steps, with +
+    at the step that reads and with - at the step that writes; of the log decay until the chunk's end; x · dy."""
 
     @classmethod
-    def empty(cls, plan: Plan, chunks: Chunks) -> "_Logs":
+    def empty(cls, plan: Plan, chunks: Chunks) -> "Logs":
         rows, tiles, steps = (plan.slots, plan.slices), (plan.block_n // plan.columns,), (plan.chunk,)
         empty = partial(_empty, chunks.steps)
-        by_step = rows + steps
-        wide = empty(by_step, chunks.totals.dtype)
-        return cls(empty(rows + tiles + steps), empty(rows + tiles), empty(by_step), empty(by_step), wide)
+        return cls(empty(rows + tiles + steps), empty(rows + tiles), empty((*rows, *steps, 4), chunks.totals.dtype))
 
 
 def _chunks(
@@ -212,42 +210,54 @@ def _chunks(
     dstates: States,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]:  # fmt: skip
     """The gradients of x, delta, A, B, C and D, given the states and their gradients at every chunk's bounds."""
-    logs = _Logs.empty(plan, chunks)
-    dx, dB, dC, dD = _launch_chunks(plan, chunks, t, dy, rest, states, dstates, logs)
+    logs = Logs.empty(plan, chunks)
+    scaled = _scaled(plan, chunks, t, t.B), _scaled(plan, chunks, t, t.C)
+    dx, dB, dC, dD = _launch_chunks(plan, chunks, t, dy, rest, states, dstates, logs, *scaled)
     ddelta = _empty(dy, t.delta.shape)
     dA = dy.new_zeros((plan.slots, plan.heads), dtype=torch.float32)  # zeros for slots that no sequence uses
+    dD = _empty(dy, dA.shape) if t.skip == 1 else dD
     _backward.finish[(plan.slots, ceil(plan.heads, HEADS))](
-        t.A, chunks.steps, *logs, t.cu_seqlens, chunks.sequence_of, ddelta, dA, plan.length, plan.heads, Q=plan.chunk,
-        SLICES=plan.slices_of_head, TILES=plan.block_n // plan.columns, HEADS=HEADS, SOFTPLUS=softplus,
-        PACKED=plan.packed, num_warps=4,
+        t.A, chunks.steps, *logs, t.cu_seqlens, chunks.sequence_of, ddelta, dA, dD if t.skip == 1 else None,
+        plan.length, plan.heads, Q=plan.chunk, SLICES=plan.slices_of_head, TILES=plan.block_n // plan.columns, HEADS=HEADS,
+        SOFTPLUS=softplus, PACKED=plan.packed, num_warps=4,
     )  # fmt: skip
-    dD = None if dD is None else dD.sum((0, 2) if t.skip == 1 else 0)
-    return dx, ddelta, dA.sum(0), dB.sum(0), dC.sum(0), dD
+    dB, dC = (parts.sum(0) if len(parts) > 1 else parts[0] for parts in (dB, dC))
+    return dx, ddelta, dA.sum(0), dB, dC, None if dD is None else dD.sum(0)
+
+
+def _scaled(plan: Plan, chunks: Chunks, t: Inputs, source: Tensor) -> States:
+    """B or C in the type of states, (B, L, G, N), and the units of its chunks (slots, G)."""
+    if plan.exact:
+        return States(source.contiguous(), None)
+    target = States(_empty(source, source.shape, torch.float16), _empty(source, (plan.slots, plan.groups)))
+    _backward.scaled[(plan.slots, plan.groups)](
+        source, *target, t.cu_seqlens, chunks.sequence_of, plan.length, source.stride(1), N=plan.N,
+        BLOCK_N=plan.block_n, Q=plan.chunk, PACKED=plan.packed, num_warps=4,
+    )  # fmt: skip
+    return target
 
 
 def _launch_chunks(
-    plan: Plan, chunks: Chunks, t: Inputs, dy: Tensor, rest: Tensor | None, states: States, dstates: States, logs: _Logs
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """dx; dB and dC of every part of a group (parts, B, L, G, N); dD by chunks (slots, H, steps or P)."""
+    plan: Plan, chunks: Chunks, t: Inputs, dy: Tensor, rest: Tensor | None, states: States, dstates: States,
+    logs: Logs, B: States, C: States,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:  # fmt: skip
+    """dx; dB and dC of every part of a group (parts, B, L, G, N); dD by chunks (slots, H, P) for one D a row."""
     per_group = plan.heads // plan.groups
     parts = min(per_group, ceil(4 * processors(dy.device), plan.slots * plan.groups))
     dx, dB, dC = _empty(dy, t.x.shape, t.x.dtype), _empty(dy, (parts, *t.B.shape)), _empty(dy, (parts, *t.B.shape))
-    skips = plan.slices_of_head * plan.chunk if t.skip == 1 else plan.P
-    dD = None if t.D is None else dy.new_zeros((plan.slots, plan.heads, skips), dtype=torch.float32)
+    dD = _empty(dy, (plan.slots, plan.heads, plan.P)) if t.D is not None and t.skip != 1 else None
     where, sizes = (t.cu_seqlens, chunks.sequence_of), (plan.length, plan.tokens, plan.heads, per_group)
     by_p, by_n = partial(plan.source, columns=plan.block_p), partial(plan.source, columns=plan.block_n)
     options = plan.shapes() | {"STORED": plan.stored}
     _backward.across[(plan.slots * (plan.block_n // plan.columns), plan.groups, parts)](
-        by_p(t.x), plan.source(t.C, plan.columns), by_p(dy), by_p(rest), chunks.steps, chunks.totals,
-        plan.states(states.values, plan.columns), plan.states(dstates.values, plan.columns), states.units,
-        dstates.units, *where, dB, dC, logs.dsince, logs.dpassed, *sizes, t.x.stride(1), t.C.stride(1), dy.stride(1),
-        COLUMNS=plan.columns, **options,
-        **plan.launch("across"),
+        by_p(t.x), plan.source(C.values, plan.columns), by_p(dy), by_p(rest), chunks.steps, chunks.totals,
+        plan.states(states.values, plan.columns), plan.states(dstates.values, plan.columns), C.units, states.units,
+        dstates.units, *where, dB, dC, logs.dsince, logs.dpassed, *sizes, t.x.stride(1), C.values.stride(1),
+        dy.stride(1), COLUMNS=plan.columns, **options, **plan.launch("across"),
     )  # fmt: skip
     _backward.inside[(plan.slots, plan.groups, parts)](
-        by_p(t.x), by_n(t.B), by_n(t.C), t.D, by_p(dy), by_p(rest), chunks.steps, chunks.totals,
-        plan.states(dstates.values, plan.block_n), dstates.units, *where, by_p(dx), dB, dC, dD, logs.dwritten,
-        logs.duntil, logs.dcrossing,
+        by_p(t.x), by_n(t.B), by_n(B.values), by_n(t.C), t.D, by_p(dy), by_p(rest), chunks.steps, chunks.totals,
+        plan.states(dstates.values, plan.block_n), B.units, dstates.units, *where, by_p(dx), dB, dC, dD, logs.inside,
         *sizes, t.x.stride(1), t.B.stride(1), t.C.stride(1), dy.stride(1), SKIP=t.skip, **options,
         **plan.launch("inside"),
     )  # fmt: skip

@@ -85,6 +85,13 @@ def decays_between(totals, sources, at):
 
 
 @triton.jit
+def decays_onward(totals, at):
+    """(Q, Q) decay from step j to step i, [j, i]; 0 where j is later, as in `decays_between`."""
+    exponent = (totals[None, :] - totals[:, None]).to(tl.float32)
+    return tl.exp2(tl.where(at[:, None] <= at[None, :], exponent, float("-inf")))
+
+
+@triton.jit
 def inherited(state, ends, passed, segment, REVERSE: tl.constexpr, SIZE: tl.constexpr, entries):
     """The state that reaches a segment through the segments before it, or with REVERSE through those after it.
 
