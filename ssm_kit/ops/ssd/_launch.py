@@ -218,8 +218,8 @@ def _chunks(
     dD = _empty(dy, dA.shape) if t.skip == 1 else dD
     _backward.finish[(plan.slots, ceil(plan.heads, HEADS))](
         t.A, chunks.steps, *logs, t.cu_seqlens, chunks.sequence_of, ddelta, dA, dD if t.skip == 1 else None,
-        plan.length, plan.heads, Q=plan.chunk, SLICES=plan.slices_of_head, TILES=plan.block_n // plan.columns, HEADS=HEADS,
-        SOFTPLUS=softplus, PACKED=plan.packed, num_warps=4,
+        plan.length, plan.heads, Q=plan.chunk, SLICES=plan.slices_of_head, TILES=plan.block_n // plan.columns,
+        HEADS=HEADS, SOFTPLUS=softplus, PACKED=plan.packed, num_warps=4,
     )  # fmt: skip
     dB, dC = (parts.sum(0) if len(parts) > 1 else parts[0] for parts in (dB, dC))
     return dx, ddelta, dA.sum(0), dB, dC, None if dD is None else dD.sum(0)
