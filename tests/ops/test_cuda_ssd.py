@@ -278,6 +278,27 @@ class TestKernels:
         assert float((final - end).norm()) <= 5e-3 * float(end.norm())
 
 
+class TestPlans:
+    @pytest.mark.parametrize(("width", "states"), [(3, 5), (5, 37), (64, 128), (128, 256)])
+    def test_no_product_of_single_precision_has_the_64_rows_of_wgmma(self, width, states):
+        """Which ptxas compiles wrongly, see `_plan.plan_of`. Products have as many rows as a chunk or a state."""
+        pytest.importorskip("triton")
+        from ssm_kit.ops.ssd import _plan
+
+        plan = _plan.plan_of(torch.zeros(1, 100, 2, width), torch.zeros(1, 100, 1, states), None)
+        assert max(plan.chunk, plan.block_p) < 64
+
+    @pytest.mark.parametrize(("width", "states", "wanted"), [(16, 16, torch.bfloat16), (15, 16, torch.float32),
+                                                             (16, 5, torch.float32)])  # fmt: skip
+    def test_half_precision_only_where_it_gains(self, width, states, wanted):
+        pytest.importorskip("triton")
+        from ssm_kit.ops.ssd import _plan
+
+        x, B = torch.zeros(1, 1, 1, width, dtype=torch.bfloat16), torch.zeros(1, 1, 1, states, dtype=torch.bfloat16)
+        assert _plan.compute_dtype(x, B, B) == wanted
+        assert _plan.compute_dtype(x, B, B.half()) == torch.float32
+
+
 INTERPRETED = """
 import torch
 torch.set_num_threads(1)
