@@ -44,7 +44,7 @@ def across(
     at, n, row = tl.arange(0, Q), tl.arange(0, COLUMNS), tl.arange(0, BLOCK_P)
     start, left = chunk_at(slot, bounds, sequence_of, length, Q, PACKED)
     C_tile = tile(C, start, stride_C, group * N + column, at, n, left, N - column, MODE)
-    C_unit = unit_at(C_units, slot * tl.num_programs(1) + group)
+    C_unit = 1.0 if C_units is None else tl.load(C_units + slot * tl.num_programs(1) + group)
     dB_sum = tl.zeros((Q, COLUMNS), tl.float32)
     dC_sum = tl.zeros((Q, COLUMNS), tl.float32)
     of_group = per_group * SLICES
@@ -59,18 +59,19 @@ def across(
         h = tile(states, stored * BLOCK_P, BLOCK_N, column, row, n, BLOCK_P, COLUMNS, STORED)
         dh = tile(dstates, stored * BLOCK_P, BLOCK_N, column, row, n, BLOCK_P, COLUMNS, STORED)
         known = (slot * heads + head) * Q
-        h_unit, dh_unit = unit_at(units, stored), unit_at(dunits, stored)
-        total, until_start = tl.load(totals + known + Q - 1), tl.load(totals + known + at)
-        since = exp2(until_start) * h_unit
-        until = exp2(total - until_start) * tl.load(steps + known + at) * dh_unit
-        # The decays belong to rows: applied to products, they leave x and dy as they lie in shared memory.
-        dB_sum += tl.dot(x_tile, dh.to(x_tile.dtype), input_precision=PRECISION) * until[:, None]
-        dC_sum += tl.dot(dy_tile, h.to(dy_tile.dtype), input_precision=PRECISION) * since[:, None]
-        recalled = tl.dot(C_tile, tl.trans(h), input_precision=PRECISION)
+        h_unit, u_unit = units_at(units, stored)
+        dh_unit, read_unit = units_at(dunits, stored)
+        total, since = tl.load(totals + known + Q - 1), tl.load(totals + known + at)
+        u = x_tile * (exp2(total - since) * tl.load(steps + known + at) * (1.0 / u_unit))[:, None]
         read = dy_tile.to(tl.float32)
         if rest is not None:
             read += tile(rest, start, stride_dy, head * P + offset, at, row, left, P - offset, MODE)
-        tl.store(dsince + (stored * TILES + which) * Q + at, tl.sum(recalled * read, 1) * since * C_unit)
+        read *= (exp2(since) * (1.0 / read_unit))[:, None]
+        dB_sum += tl.dot(u.to(dh.dtype), dh, input_precision=PRECISION) * (u_unit * dh_unit)
+        dC_sum += tl.dot(read.to(h.dtype), h, input_precision=PRECISION) * (read_unit * h_unit)
+        recalled = tl.dot(C_tile, tl.trans(h), input_precision=PRECISION)
+        recalled_by = tl.sum(recalled * read, 1) * (C_unit * h_unit) * read_unit
+        tl.store(dsince + (stored * TILES + which) * Q + at, recalled_by)
         crossing = exp2(total) * (tl.sum(h.to(tl.float32) * dh.to(tl.float32)) * h_unit * dh_unit)
         tl.store(dpassed + stored * TILES + which, crossing)
     inside = (at < left)[:, None] & (n < N - column)[None, :]
@@ -81,9 +82,13 @@ def across(
 
 
 @triton.jit
-def unit_at(units, index):
-    """The unit of a tile; 1 in float32, which has none."""
-    return 1.0 if units is None else tl.load(units + index)
+def units_at(units, stored):
+    """The units of a chunk's state and of what the chunk adds to it; 1 in float32, which has none."""
+    if units is None:
+        state, added = 1.0, 1.0
+    else:
+        state, added = tl.load(units + stored * 2), tl.load(units + stored * 2 + 1)
+    return state, added
 
 
 @triton.jit
@@ -107,7 +112,7 @@ def inside(
     C_tile = tile(C, start, stride_C, group * N, at, n, left, N, MODE)
     scores = tl.dot(B_tile, tl.trans(C_tile), input_precision=PRECISION)
     B_scaled_tile = tile(B_scaled, start, tl.num_programs(1) * N, group * N, at, n, left, N, MODE)
-    B_unit = unit_at(B_units, slot * tl.num_programs(1) + group)
+    B_unit = 1.0 if B_units is None else tl.load(B_units + slot * tl.num_programs(1) + group)
     dscores = tl.zeros((Q, Q), tl.float32)
     of_group = per_group * SLICES
     per_part = tl.cdiv(of_group, tl.num_programs(2))
@@ -122,7 +127,7 @@ def inside(
         known = (slot * heads + head) * Q
         step, since, total = tl.load(steps + known + at), tl.load(totals + known + at), tl.load(totals + known + Q - 1)
         du = tl.dot(B_scaled_tile, tl.trans(dh), input_precision=PRECISION)
-        du *= (exp2(total - since) * (B_unit * unit_at(dunits, stored)))[:, None]
+        du *= (exp2(total - since) * (B_unit * units_at(dunits, stored)[0]))[:, None]
         until = tl.sum(x_tile * du, 1) * step
         met = tl.dot(x_tile, tl.trans(dy_tile), input_precision=PRECISION)
         if rest is not None:

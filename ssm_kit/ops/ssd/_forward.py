@@ -118,9 +118,9 @@ def walk(
     `leaving`. Or, to begin with where a sequence is cut into segments, what each segment ends in when it starts from
     zero (`end`) and its decay (`across`). Grid (sequences × slices, segments).
 
-    The gradient of A is a sum that cancels, and feels what bfloat16 rounds off. So states are stored as float16, each
-    in a unit of its own (`units`, slots × slices); with SPLIT, x decayed enters the product as the sum of two numbers;
-    `rest`, where given, is what rounding took from x.
+    The gradient of A is a sum that cancels, and feels what bfloat16 rounds off. So states are stored as float16 in
+    `units` (slots, slices, 2) of their own, the second that of what the chunk adds, x decayed; with SPLIT that enters
+    the product as two numbers; `rest`, where given, is what rounding took from x.
     """
     slices, segment = heads * SLICES, tl.program_id(1)
     slice_, sequence = tl.program_id(0) % slices, tl.program_id(0) // slices
@@ -162,7 +162,8 @@ def walk(
             unit = 1.0
             if units is not None:
                 unit = unit_of(h)
-                tl.store(units + stored // BLOCK_P, unit)
+                tl.store(units + stored // BLOCK_P * 2, unit)
+                tl.store(units + stored // BLOCK_P * 2 + 1, unit_of(kept))
             put(states, h * (1.0 / unit), stored, BLOCK_N, 0, row, n, BLOCK_P, BLOCK_N, STORED)
         high_part = kept.to(B_tile.dtype)
         h = tl.dot(tl.trans(high_part), B_tile, h * exp2(total), input_precision=PRECISION)

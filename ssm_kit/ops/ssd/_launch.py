@@ -61,7 +61,7 @@ class States(NamedTuple):
         shape = (plan.slots, plan.slices, plan.block_p, plan.block_n)
         if plan.exact:
             return cls(_empty(like, shape), None)
-        return cls(_empty(like, shape, torch.float16), _empty(like, (plan.slots, plan.slices)))
+        return cls(_empty(like, shape, torch.float16), _empty(like, (plan.slots, plan.slices, 2)))
 
 
 def forward(inputs: Inputs, softplus: bool, keep_ungated: bool) -> tuple[Tensor, Tensor, Tensor]:
