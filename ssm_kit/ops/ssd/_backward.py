@@ -66,11 +66,12 @@ def across(
         read = dy_tile.to(tl.float32)
         if rest is not None:
             read += tile(rest, start, stride_dy, head * P + offset, at, row, left, P - offset, MODE)
-        read *= (exp2(since) * (1.0 / read_unit))[:, None]
+        since = exp2(since)
         dB_sum += tl.dot(u.to(dh.dtype), dh, input_precision=PRECISION) * (u_unit * dh_unit)
-        dC_sum += tl.dot(read.to(h.dtype), h, input_precision=PRECISION) * (read_unit * h_unit)
+        reading = (read * (since * (1.0 / read_unit))[:, None]).to(h.dtype)
+        dC_sum += tl.dot(reading, h, input_precision=PRECISION) * (read_unit * h_unit)
         recalled = tl.dot(C_tile, tl.trans(h), input_precision=PRECISION)
-        recalled_by = tl.sum(recalled * read, 1) * (C_unit * h_unit) * read_unit
+        recalled_by = tl.sum(recalled * read, 1) * (C_unit * h_unit) * since
         tl.store(dsince + (stored * TILES + which) * Q + at, recalled_by)
         crossing = exp2(total) * (tl.sum(h.to(tl.float32) * dh.to(tl.float32)) * h_unit * dh_unit)
         tl.store(dpassed + stored * TILES + which, crossing)

@@ -259,6 +259,6 @@ def _launch_chunks(
         by_p(t.x), by_n(t.B), by_n(B.values), by_n(t.C), t.D, by_p(dy), by_p(rest), chunks.steps, chunks.totals,
         plan.states(dstates.values, plan.block_n), B.units, dstates.units, *where, by_p(dx), dB, dC, dD, logs.inside,
         *sizes, t.x.stride(1), t.B.stride(1), t.C.stride(1), dy.stride(1), SKIP=t.skip, **options,
-        **plan.launch("inside"),
+        **plan.launch("inside" if rest is None else "inside, gated"),
     )  # fmt: skip
     return dx, dB, dC, dD

@@ -13,7 +13,8 @@ LAUNCHES = {
     "forward": {"STAGES": 2, "num_warps": 4},
     "walk": {"STAGES": 3, "num_warps": 4},
     "across": {"STAGES": 3, "num_warps": 4},
-    "inside": {"STAGES": 2, "num_warps": 4},
+    "inside": {"STAGES": 3, "num_warps": 4},
+    "inside, gated": {"STAGES": 2, "num_warps": 4},  # one tile more in each stage, and two programs must fit
 }
 """Depth of the loads' pipeline and warps of each kernel, from timings on an H200."""
 
@@ -59,8 +60,13 @@ class Plan(NamedTuple):
         return self.sequences * ceil(self.length, self.chunk)
 
     def segments(self, processors: int) -> int:
-        """Parts of a sequence that run at once, for two programs a multiprocessor; of 8 chunks at least."""
-        wanted = 2 * processors // (self.sequences * self.slices)
+        """Parts of a sequence that run at once, of 8 chunks at least.
+
+        Two programs fill a multiprocessor. Where there are fewer than that, they are cut for four: the pass that finds
+        what each part ends in holds less than the walk, and more of its programs run at once.
+        """
+        programs = self.sequences * self.slices
+        wanted = 4 * processors // programs if programs <= processors else 1
         return max(1, min(wanted, 16, self.length // (8 * self.chunk)))
 
     def source(self, tensor: Tensor | None, columns: int) -> Any:
