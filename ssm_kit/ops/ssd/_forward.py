@@ -14,6 +14,7 @@ from ssm_kit.ops.ssd._tiles import (
     put,
     softplus,
     tile,
+    unit_of,
 )
 
 
@@ -105,17 +106,21 @@ def forward(
 
 @triton.jit
 def walk(
-    x, B, totals, sources, arriving, ends, passed, states, leaving, end, across, bounds,
+    x, rest, B, totals, sources, arriving, ends, passed, states, units, leaving, end, across, bounds,
     length, heads, per_group, stride_x, stride_B,
     P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, Q: tl.constexpr,
     SLICES: tl.constexpr, PACKED: tl.constexpr, MODE: tl.constexpr, PRECISION: tl.constexpr, STORED: tl.constexpr,
-    STAGES: tl.constexpr, REVERSE: tl.constexpr,
+    SPLIT: tl.constexpr, STAGES: tl.constexpr, REVERSE: tl.constexpr,
 ):  # fmt: skip
     """The states alone; or with REVERSE their gradients, from the last chunk on, given dy for x and C for B.
 
     Stores what reaches each chunk in `states` (slots, slices, BLOCK_P, BLOCK_N) and what leaves the sequence in
     `leaving`. Or, to begin with where a sequence is cut into segments, what each segment ends in when it starts from
     zero (`end`) and its decay (`across`). Grid (sequences × slices, segments).
+
+    The gradient of A is a sum that cancels, and feels what bfloat16 rounds off. So states are stored as float16 in
+    `units` (slots, slices, 2) of their own, the second that of what the chunk adds, x decayed; with SPLIT that enters
+    the product as two numbers; `rest`, where given, is what rounding took from x.
     """
     slices, segment = heads * SLICES, tl.program_id(1)
     slice_, sequence = tl.program_id(0) % slices, tl.program_id(0) // slices
@@ -148,11 +153,23 @@ def walk(
         known = ((slot + chunk) * heads + head) * Q
         total = tl.load(totals + known + Q - 1)
         weight = exp2(tl.load(totals + known + at)) if REVERSE else exp2(total - tl.load(sources + known + at))
+        kept = x_tile.to(tl.float32)
+        if rest is not None:
+            kept += tile(rest, start, stride_x, head * P + offset, at, row, left, P - offset, MODE)
+        kept *= weight[:, None]
         if states is not None:
             stored = ((slot + chunk) * slices + slice_) * BLOCK_P
-            put(states, h, stored, BLOCK_N, 0, row, n, BLOCK_P, BLOCK_N, STORED)
-        kept = (x_tile * weight[:, None]).to(x_tile.dtype)
-        h = tl.dot(tl.trans(kept), B_tile, h * exp2(total), input_precision=PRECISION)
+            unit = 1.0
+            if units is not None:
+                unit = unit_of(h)
+                tl.store(units + stored // BLOCK_P * 2, unit)
+                tl.store(units + stored // BLOCK_P * 2 + 1, unit_of(kept))
+            put(states, h * (1.0 / unit), stored, BLOCK_N, 0, row, n, BLOCK_P, BLOCK_N, STORED)
+        high_part = kept.to(B_tile.dtype)
+        h = tl.dot(tl.trans(high_part), B_tile, h * exp2(total), input_precision=PRECISION)
+        if SPLIT:
+            low_part = (kept - high_part).to(B_tile.dtype)
+            h = tl.dot(tl.trans(low_part), B_tile, h)
         decay *= exp2(total)
     if end is not None:
         tl.store(end + (line + segment) * SIZE + entries, h)

@@ -50,6 +50,20 @@ class Chunks(NamedTuple):
     sequence_of: Tensor | None  # (slots,), where sequences are packed
 
 
+class States(NamedTuple):
+    """A state for each chunk and slice, and the units of half-precision ones, see `_forward.walk`."""
+
+    values: Tensor
+    units: Tensor | None
+
+    @classmethod
+    def empty(cls, plan: Plan, like: Tensor) -> "States":
+        shape = (plan.slots, plan.slices, plan.block_p, plan.block_n)
+        if plan.exact:
+            return cls(_empty(like, shape), None)
+        return cls(_empty(like, shape, torch.float16), _empty(like, (plan.slots, plan.slices, 2)))
+
+
 def forward(inputs: Inputs, softplus: bool, keep_ungated: bool) -> tuple[Tensor, Tensor, Tensor]:
     """y, y before the gate (empty unless it is kept) and the final state (sequences, H, P, N)."""
     t = inputs.laid_out()
@@ -59,7 +73,7 @@ def forward(inputs: Inputs, softplus: bool, keep_ungated: bool) -> tuple[Tensor,
     ungated = torch.empty_like(y) if keep_ungated else None
     final = _empty(y, (plan.sequences, plan.heads, plan.P, plan.N))
     segments = plan.segments(processors(y.device))
-    ends, passed = _ends(plan, chunks, t.x, t.B, t.cu_seqlens, segments, reverse=False)
+    ends, passed = _ends(plan, chunks, t.x, None, t.B, t.cu_seqlens, segments, reverse=False, split=False)
     by_p, by_n = partial(plan.source, columns=plan.block_p), partial(plan.source, columns=plan.block_n)
     _forward.forward[(plan.sequences * plan.slices, segments)](
         by_p(t.x), by_n(t.B), by_n(t.C), t.D, by_p(t.z), chunks.totals, chunks.sources, t.initial_state, ends, passed,
@@ -73,18 +87,17 @@ def forward(inputs: Inputs, softplus: bool, keep_ungated: bool) -> tuple[Tensor,
 def backward(inputs: Inputs, softplus: bool, dy: Tensor, dfinal: Tensor, ungated: Tensor) -> tuple[Tensor | None, ...]:
     """The gradients of the first nine inputs, those of parameters and states in float32."""
     t = inputs.laid_out()
-    dz = None
+    rest = dz = None
     if t.z is not None:
-        dy, dz = _gate(dy.contiguous(), t.z.contiguous(), ungated)
+        dy, rest, dz = _gate(dy.contiguous(), t.z.contiguous(), ungated)
     dy = rows(dy)
     plan = with_copies(plan_of(t.x, t.B, t.cu_seqlens), t.x, t.B, t.C, dy)
     chunks = _prepare(plan, t, softplus)
-    scratch = (plan.slots, plan.slices, plan.block_p, plan.block_n)
-    states, dstates = (_empty(t.x, scratch, t.x.dtype) for _ in range(2))
+    states, dstates = States.empty(plan, t.x), States.empty(plan, t.x)
     dinitial = _empty(t.x, (plan.sequences, plan.heads, plan.P, plan.N))
-    _walk(plan, chunks, t.x, t.B, t.cu_seqlens, t.initial_state, states, None, reverse=False)
-    _walk(plan, chunks, dy, t.C, t.cu_seqlens, dfinal.contiguous(), dstates, dinitial, reverse=True)
-    dx, ddelta, dA, dB, dC, dD = _chunks(plan, chunks, t, softplus, dy, states, dstates)
+    _walk(plan, chunks, t.x, None, t.B, t.cu_seqlens, t.initial_state, states, None, reverse=False)
+    _walk(plan, chunks, dy, rest, t.C, t.cu_seqlens, dfinal.contiguous(), dstates, dinitial, reverse=True)
+    dx, ddelta, dA, dB, dC, dD = _chunks(plan, chunks, t, softplus, dy, rest, states, dstates)
     return dx, ddelta, dA, dB, dC, dD, dz, ddelta.sum((0, 1)), dinitial
 
 
@@ -132,102 +145,120 @@ def _sequence_of(plan: Plan, bounds: Tensor) -> Tensor:
 
 
 def _ends(
-    plan: Plan, chunks: Chunks, x: Tensor, B: Tensor, bounds: Tensor | None, segments: int, *, reverse: bool
-) -> tuple[Tensor | None, Tensor | None]:
+    plan: Plan, chunks: Chunks, x: Tensor, rest: Tensor | None, B: Tensor, bounds: Tensor | None, segments: int, *,
+    reverse: bool, split: bool,
+) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
     """What each segment ends in when it starts from zero, and its decay; None where there is only one."""
     if segments == 1:
         return None, None
     lines = plan.sequences * plan.slices
     ends, passed = _empty(x, (lines, segments, plan.block_p, plan.block_n)), _empty(x, (lines, segments))
-    _launch_walk(plan, chunks, x, B, bounds, segments, None, None, None, None, None, ends, passed, reverse=reverse)
+    tensors = (None, None, None, None, None, None, ends, passed)
+    _launch_walk(plan, chunks, x, rest, B, bounds, segments, *tensors, reverse=reverse, split=split)
     return ends, passed
 
 
 def _walk(
-    plan: Plan, chunks: Chunks, x: Tensor, B: Tensor, bounds: Tensor | None, arriving: Tensor | None, states: Tensor,
-    leaving: Tensor | None, *, reverse: bool,
+    plan: Plan, chunks: Chunks, x: Tensor, rest: Tensor | None, B: Tensor, bounds: Tensor | None,
+    arriving: Tensor | None, states: States, leaving: Tensor | None, *, reverse: bool,
 ) -> None:  # fmt: skip
     """Fill `states` with what reaches every chunk, and `leaving` with what leaves each sequence."""
-    segments = plan.segments(processors(x.device))
-    ends, passed = _ends(plan, chunks, x, B, bounds, segments, reverse=reverse)
-    tensors = (arriving, ends, passed, plan.states(states, plan.block_n), leaving, None, None)
-    _launch_walk(plan, chunks, x, B, bounds, segments, *tensors, reverse=reverse)
+    segments, split = plan.segments(processors(x.device)), x.dtype == torch.bfloat16
+    ends, passed = _ends(plan, chunks, x, rest, B, bounds, segments, reverse=reverse, split=split)
+    tensors = (arriving, ends, passed, plan.states(states.values, plan.block_n), states.units, leaving, None, None)
+    _launch_walk(plan, chunks, x, rest, B, bounds, segments, *tensors, reverse=reverse, split=split)
 
 
 def _launch_walk(
-    plan: Plan, chunks: Chunks, x: Tensor, B: Tensor, bounds: Tensor | None, segments: int, *tensors: Any, reverse: bool
-) -> None:
+    plan: Plan, chunks: Chunks, x: Tensor, rest: Tensor | None, B: Tensor, bounds: Tensor | None, segments: int,
+    *tensors: Any, reverse: bool, split: bool,
+) -> None:  # fmt: skip
     _forward.walk[(plan.sequences * plan.slices, segments)](
-        plan.source(x, plan.block_p), plan.source(B, plan.block_n), chunks.totals, chunks.sources, *tensors, bounds,
-        plan.length, plan.heads, plan.heads // plan.groups, x.stride(1), B.stride(1),
-        **plan.shapes(), STORED=plan.stored, REVERSE=reverse, **plan.launch("walk"),
+        plan.source(x, plan.block_p), plan.source(rest, plan.block_p), plan.source(B, plan.block_n), chunks.totals,
+        chunks.sources, *tensors, bounds, plan.length, plan.heads, plan.heads // plan.groups, x.stride(1), B.stride(1),
+        **plan.shapes(), STORED=plan.stored, SPLIT=split, REVERSE=reverse, **plan.launch("walk"),
     )  # fmt: skip
 
 
-def _gate(dy: Tensor, z: Tensor, ungated: Tensor) -> tuple[Tensor, Tensor]:
+def _gate(dy: Tensor, z: Tensor, ungated: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+    """The gradient of y before the gate; what rounding took from it, where it took something; that of z."""
     dungated, dz = torch.empty_like(ungated), torch.empty_like(z)
+    rest = None if ungated.dtype == torch.float32 else torch.empty_like(ungated)
     block = 4096
-    _backward.gate[(ceil(dy.numel(), block),)](dy, z, ungated, dungated, dz, dy.numel(), BLOCK=block, num_warps=8)
-    return dungated, dz
+    _backward.gate[(ceil(dy.numel(), block),)](dy, z, ungated, dungated, rest, dz, dy.numel(), BLOCK=block, num_warps=8)
+    return dungated, rest, dz
 
 
-class _Logs(NamedTuple):
+class Logs(NamedTuple):
     """What `across` and `inside` find out about the gradients of Δ and of the log decays, for `finish`."""
 
     dsince: Tensor
     dpassed: Tensor
-    dwritten: Tensor
-    duntil: Tensor
-    dcrossing: Tensor
+    inside: Tensor
+    """(slots, slices, Q, 4). For each step: the gradient of Δ through u = Δx; of the log decays between steps, with +
+    at the step that reads and with - at the step that writes; of the log decay until the chunk's end; x · dy."""
 
     @classmethod
-    def empty(cls, plan: Plan, chunks: Chunks) -> "_Logs":
+    def empty(cls, plan: Plan, chunks: Chunks) -> "Logs":
         rows, tiles, steps = (plan.slots, plan.slices), (plan.block_n // plan.columns,), (plan.chunk,)
         empty = partial(_empty, chunks.steps)
-        by_step = rows + steps
-        wide = empty(by_step, chunks.totals.dtype)
-        return cls(empty(rows + tiles + steps), empty(rows + tiles), empty(by_step), empty(by_step), wide)
+        return cls(empty(rows + tiles + steps), empty(rows + tiles), empty((*rows, *steps, 4), chunks.totals.dtype))
 
 
 def _chunks(
-    plan: Plan, chunks: Chunks, t: Inputs, softplus: bool, dy: Tensor, states: Tensor, dstates: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+    plan: Plan, chunks: Chunks, t: Inputs, softplus: bool, dy: Tensor, rest: Tensor | None, states: States,
+    dstates: States,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]:  # fmt: skip
     """The gradients of x, delta, A, B, C and D, given the states and their gradients at every chunk's bounds."""
-    logs = _Logs.empty(plan, chunks)
-    dx, dB, dC, dD = _launch_chunks(plan, chunks, t, dy, states, dstates, logs)
+    logs = Logs.empty(plan, chunks)
+    scaled = _scaled(plan, chunks, t, t.B), _scaled(plan, chunks, t, t.C)
+    dx, dB, dC, dD = _launch_chunks(plan, chunks, t, dy, rest, states, dstates, logs, *scaled)
     ddelta = _empty(dy, t.delta.shape)
     dA = dy.new_zeros((plan.slots, plan.heads), dtype=torch.float32)  # zeros for slots that no sequence uses
+    dD = _empty(dy, dA.shape) if t.skip == 1 else dD
     _backward.finish[(plan.slots, ceil(plan.heads, HEADS))](
-        t.A, chunks.steps, *logs, t.cu_seqlens, chunks.sequence_of, ddelta, dA, plan.length, plan.heads, Q=plan.chunk,
-        SLICES=plan.slices_of_head, TILES=plan.block_n // plan.columns, HEADS=HEADS, SOFTPLUS=softplus,
-        PACKED=plan.packed, num_warps=4,
+        t.A, chunks.steps, *logs, t.cu_seqlens, chunks.sequence_of, ddelta, dA, dD if t.skip == 1 else None,
+        plan.length, plan.heads, Q=plan.chunk, SLICES=plan.slices_of_head, TILES=plan.block_n // plan.columns,
+        HEADS=HEADS, SOFTPLUS=softplus, PACKED=plan.packed, num_warps=4,
     )  # fmt: skip
-    dD = None if dD is None else dD.sum((0, 2) if t.skip == 1 else 0)
-    return dx, ddelta, dA.sum(0), dB.sum(0), dC.sum(0), dD
+    dB, dC = (parts.sum(0) if len(parts) > 1 else parts[0] for parts in (dB, dC))
+    return dx, ddelta, dA.sum(0), dB, dC, None if dD is None else dD.sum(0)
+
+
+def _scaled(plan: Plan, chunks: Chunks, t: Inputs, source: Tensor) -> States:
+    """B or C in the type of states, (B, L, G, N), and the units of its chunks (slots, G)."""
+    if plan.exact:
+        return States(source.contiguous(), None)
+    target = States(_empty(source, source.shape, torch.float16), _empty(source, (plan.slots, plan.groups)))
+    _backward.scaled[(plan.slots, plan.groups)](
+        source, *target, t.cu_seqlens, chunks.sequence_of, plan.length, source.stride(1), N=plan.N,
+        BLOCK_N=plan.block_n, Q=plan.chunk, PACKED=plan.packed, num_warps=4,
+    )  # fmt: skip
+    return target
 
 
 def _launch_chunks(
-    plan: Plan, chunks: Chunks, t: Inputs, dy: Tensor, states: Tensor, dstates: Tensor, logs: _Logs
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """dx; dB and dC of every part of a group (parts, B, L, G, N); dD by chunks (slots, H, steps or P)."""
+    plan: Plan, chunks: Chunks, t: Inputs, dy: Tensor, rest: Tensor | None, states: States, dstates: States,
+    logs: Logs, B: States, C: States,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:  # fmt: skip
+    """dx; dB and dC of every part of a group (parts, B, L, G, N); dD by chunks (slots, H, P) for one D a row."""
     per_group = plan.heads // plan.groups
     parts = min(per_group, ceil(4 * processors(dy.device), plan.slots * plan.groups))
     dx, dB, dC = _empty(dy, t.x.shape, t.x.dtype), _empty(dy, (parts, *t.B.shape)), _empty(dy, (parts, *t.B.shape))
-    skips = plan.slices_of_head * plan.chunk if t.skip == 1 else plan.P
-    dD = None if t.D is None else dy.new_zeros((plan.slots, plan.heads, skips), dtype=torch.float32)
+    dD = _empty(dy, (plan.slots, plan.heads, plan.P)) if t.D is not None and t.skip != 1 else None
     where, sizes = (t.cu_seqlens, chunks.sequence_of), (plan.length, plan.tokens, plan.heads, per_group)
     by_p, by_n = partial(plan.source, columns=plan.block_p), partial(plan.source, columns=plan.block_n)
     options = plan.shapes() | {"STORED": plan.stored}
     _backward.across[(plan.slots * (plan.block_n // plan.columns), plan.groups, parts)](
-        by_p(t.x), plan.source(t.C, plan.columns), by_p(dy), chunks.steps, chunks.totals,
-        plan.states(states, plan.columns), plan.states(dstates, plan.columns), *where, dB, dC, logs.dsince,
-        logs.dpassed, *sizes, t.x.stride(1), t.C.stride(1), dy.stride(1), COLUMNS=plan.columns, **options,
-        **plan.launch("across"),
+        by_p(t.x), plan.source(C.values, plan.columns), by_p(dy), by_p(rest), chunks.steps, chunks.totals,
+        plan.states(states.values, plan.columns), plan.states(dstates.values, plan.columns), C.units, states.units,
+        dstates.units, *where, dB, dC, logs.dsince, logs.dpassed, *sizes, t.x.stride(1), C.values.stride(1),
+        dy.stride(1), COLUMNS=plan.columns, **options, **plan.launch("across"),
     )  # fmt: skip
     _backward.inside[(plan.slots, plan.groups, parts)](
-        by_p(t.x), by_n(t.B), by_n(t.C), t.D, by_p(dy), chunks.steps, chunks.totals,
-        plan.states(dstates, plan.block_n), *where, by_p(dx), dB, dC, dD, logs.dwritten, logs.duntil, logs.dcrossing,
+        by_p(t.x), by_n(t.B), by_n(B.values), by_n(t.C), t.D, by_p(dy), by_p(rest), chunks.steps, chunks.totals,
+        plan.states(dstates.values, plan.block_n), B.units, dstates.units, *where, by_p(dx), dB, dC, dD, logs.inside,
         *sizes, t.x.stride(1), t.B.stride(1), t.C.stride(1), dy.stride(1), SKIP=t.skip, **options,
-        **plan.launch("inside"),
+        **plan.launch("inside" if rest is None else "inside, gated"),
     )  # fmt: skip
     return dx, dB, dC, dD

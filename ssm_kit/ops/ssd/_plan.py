@@ -12,8 +12,9 @@ from ssm_kit.ops.ssd._tiles import COPIED, FULL, MASKED
 LAUNCHES = {
     "forward": {"STAGES": 2, "num_warps": 4},
     "walk": {"STAGES": 3, "num_warps": 4},
-    "across": {"STAGES": 2, "num_warps": 4},
-    "inside": {"STAGES": 2, "num_warps": 4},
+    "across": {"STAGES": 3, "num_warps": 4},
+    "inside": {"STAGES": 3, "num_warps": 4},
+    "inside, gated": {"STAGES": 2, "num_warps": 4},  # one tile more in each stage, and two programs must fit
 }
 """Depth of the loads' pipeline and warps of each kernel, from timings on an H200."""
 
@@ -59,8 +60,13 @@ class Plan(NamedTuple):
         return self.sequences * ceil(self.length, self.chunk)
 
     def segments(self, processors: int) -> int:
-        """Parts of a sequence that run at once, for two programs a multiprocessor; of 8 chunks at least."""
-        wanted = 2 * processors // (self.sequences * self.slices)
+        """Parts of a sequence that run at once, of 8 chunks at least.
+
+        Two programs fill a multiprocessor. Where there are fewer than that, they are cut for four: the pass that finds
+        what each part ends in holds less than the walk, and more of its programs run at once.
+        """
+        programs = self.sequences * self.slices
+        wanted = 4 * processors // programs if programs <= processors else 1
         return max(1, min(wanted, 16, self.length // (8 * self.chunk)))
 
     def source(self, tensor: Tensor | None, columns: int) -> Any:
@@ -94,10 +100,11 @@ def plan_of(x: Tensor, B: Tensor, cu_seqlens: Tensor | None) -> Plan:
     # Before Ampere, Triton has no matrix products in hardware: small tiles, or they do not fit the registers.
     small, exact = capability(x.device) < 8, x.dtype == torch.float32
     block_n = max(16, power(N))
-    most = 16 if small else 64 if block_n <= 128 else 32
-    # Triton 3.6 got y wrong in float32 on Hopper (P = 5, N = 37) where states had fewer than 64 rows in a tile.
-    block_p = most if exact else min(most, max(16, power(P)))
-    chunk = 16 if small else 64 if block_n <= 128 else 32
+    # A float32 product is six of bfloat16. In tiles of 64 rows these become wgmma on Hopper, each with descriptors of
+    # its own in uniform registers; they run out, and the ptxas of CUDA 12.8 (in Triton 3.6 and 3.7) then reads one that
+    # nothing has written: dC was wrong for N = 5. Tiles of 32 rows become mma.sync, which has no descriptors.
+    chunk = 16 if small else 32 if exact or block_n > 128 else 64
+    block_p = min(chunk, max(16, power(P)))
     full = cu_seqlens is None and length % chunk == 0 and P % block_p == 0 and block_n == N
     return Plan(
         batch if cu_seqlens is None else len(cu_seqlens) - 1, length, batch * length, heads, P, groups, N, block_p,
@@ -113,6 +120,17 @@ def with_copies(plan: Plan, *tensors: Tensor | None) -> Plan:
     if plan.stored == COPIED.value and plan.mode == FULL.value and aligned and plan.tokens < 2**31:
         return plan._replace(mode=COPIED.value)
     return plan
+
+
+def compute_dtype(*tensors: Tensor) -> torch.dtype:
+    """What x, B and C (given in this order) are computed in: the widest of their types.
+
+    A product's tile has 16 rows and columns at least, so smaller states gain nothing from half precision. They lose:
+    the rounding errors of so few numbers do not average out.
+    """
+    x, B, _ = tensors
+    tiny = x.shape[3] < 16 or B.shape[3] < 16
+    return torch.float32 if tiny else functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
 
 
 def has_copy_engine(x: Tensor) -> bool:

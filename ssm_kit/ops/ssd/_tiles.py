@@ -56,6 +56,13 @@ def put(target, values, row, stride, column, rows, columns, left, limit, MODE: t
 
 
 @triton.jit
+def unit_of(values):
+    """A power of two; divided by it, the values fit float16, the largest of them near 2^14."""
+    largest = tl.max(tl.max(tl.abs(values.to(tl.float32)), 1), 0)
+    return tl.exp2(tl.floor(tl.log2(tl.maximum(largest, 1e-30))) - 14.0)
+
+
+@triton.jit
 def softplus(value):
     """ln(1 + e^v) = max(v, 0) + ln(1 + s), s = e^-|v|. Small s keep their digits: 1 + s is divided out as rounded."""
     small = tl.exp(-tl.abs(value))
@@ -75,6 +82,13 @@ def decays_between(totals, sources, at):
     """(Q, Q) decay from step j to step i, [i, j]; 0 where j is later, masked before exp2 so that nothing overflows."""
     exponent = (totals[:, None] - sources[None, :]).to(tl.float32)
     return tl.exp2(tl.where(at[:, None] >= at[None, :], exponent, float("-inf")))
+
+
+@triton.jit
+def decays_onward(totals, at):
+    """(Q, Q) decay from step j to step i, [j, i]; 0 where j is later, as in `decays_between`."""
+    exponent = (totals[None, :] - totals[:, None]).to(tl.float32)
+    return tl.exp2(tl.where(at[:, None] <= at[None, :], exponent, float("-inf")))
 
 
 @triton.jit

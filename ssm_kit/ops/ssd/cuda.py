@@ -27,7 +27,6 @@ are slower, for Triton repeats tiles of 64 rows in the second four; fewer regist
 share B, C and the scores, and overlap the products of one with the decays of the other.
 """
 
-import functools
 from typing import Any
 
 import torch
@@ -37,6 +36,7 @@ from ssm_kit.ops._autograd import differentiable_once
 from ssm_kit.ops._gpu import unsupported_dtype
 from ssm_kit.ops.ssd import _launch
 from ssm_kit.ops.ssd._launch import Inputs
+from ssm_kit.ops.ssd._plan import compute_dtype
 
 MAX_STATES = 256
 """The largest N: tiles of dB and of dC, Q × N each, must fit the registers."""
@@ -55,7 +55,7 @@ def scan(
     cu_seqlens: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """`ssd` with its own arguments: y in the dtype of x, and the final state in float32. Differentiable once."""
-    dtype = functools.reduce(torch.promote_types, (x.dtype, B.dtype, C.dtype))
+    dtype = compute_dtype(x, B, C)
     tensors = (x, delta, A, B, C, D, z, delta_bias, initial_state)
     trained = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
     inputs = (x.to(dtype), delta, A, B.to(dtype), C.to(dtype), D, z, delta_bias, initial_state, cu_seqlens)
