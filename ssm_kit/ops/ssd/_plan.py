@@ -60,13 +60,8 @@ class Plan(NamedTuple):
         return self.sequences * ceil(self.length, self.chunk)
 
     def segments(self, processors: int) -> int:
-        """Parts of a sequence that run at once, of 8 chunks at least.
-
-        Two programs fill a multiprocessor. Where there are fewer than that, they are cut for four: the pass that finds
-        what each part ends in holds less than the walk, and more of its programs run at once.
-        """
-        programs = self.sequences * self.slices
-        wanted = 4 * processors // programs if programs <= processors else 1
+        """Parts of a sequence that run at once, for two programs a multiprocessor; of 8 chunks at least."""
+        wanted = 2 * processors // (self.sequences * self.slices)
         return max(1, min(wanted, 16, self.length // (8 * self.chunk)))
 
     def source(self, tensor: Tensor | None, columns: int) -> Any:
