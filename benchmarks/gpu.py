@@ -11,7 +11,8 @@ prebuilt wheels):
 Every contender is first compared with our "torch" backend in float64, outputs and gradients. One that fails is not
 timed, and the table says so. Operators are checked side by side and timed one after the other, each in a process of
 its own, so that one that fails stops no other. Times are medians of CUDA graph replays; the floor of a row is what its
-bytes, matrix FLOPs or exponentials take at the rates measured in the same run.
+bytes, matrix FLOPs or exponentials take at the rates measured in the same run. What a run measures takes the place of
+the same parts in the file; other parts stay as they were, each with its commit, date and ceilings.
 """
 
 import argparse
@@ -202,49 +203,79 @@ def wait(processes: list[subprocess.Popen[bytes]], until: float) -> None:
             process.wait()
 
 
-def measure_all(parts: list[str], folder: Path, seconds: float) -> dict[str, Any]:
-    """Check all parts side by side, then time them one after the other; what is not done in time is left out."""
+def measure_all(parts: list[str], folder: Path, seconds: float) -> dict[str, dict[str, Any]]:
+    """Check all parts side by side, then time them one after the other; what is not done in time is left out.
+
+    Returns, for each part that is done, the ceilings of this run and its rows (of attention: its curves).
+    """
     start = time.monotonic()
-    # Attention is timed beside operators that have passed their check.
-    operators = [part for part in parts if part != ATTENTION]
-    checked = {*operators, *(gpu_attention.SCANS if ATTENTION in parts else ())}
-    wait([child(part, "check", folder) for part in checked], start + 0.4 * seconds)
+    checks = {part: gpu_attention.SCANS if part == ATTENTION else (part,) for part in parts}
+    wait([child(check, "check", folder) for check in dict.fromkeys(sum(map(tuple, checks.values()), ()))],
+         start + 0.5 * seconds)  # fmt: skip
     found = ceilings()
     torch.cuda.empty_cache()
     write(folder, "ceilings", "all", vars(found))
-    for part, process in [(part, child(part, "time", folder)) for part in parts]:
+    checked = [part for part in parts if all((folder / f"check-{check}.json").exists() for check in checks[part])]
+    for part, process in [(part, child(part, "time", folder)) for part in checked]:
         (folder / f"turn-{part}").touch()
         wait([process], start + seconds)
-    done = [part for part in parts if (folder / f"time-{part}.json").exists()]
+    done = [part for part in checked if (folder / f"time-{part}.json").exists()]
     print("not measured:", ", ".join(part for part in parts if part not in done) or "nothing is missing")
-    data: dict[str, Any] = {"ceilings": {f"{name}_per_second": round(rate) for name, rate in vars(found).items()}}
-    data["rows"] = [row for part in done if part != ATTENTION for row in read(folder, "time", part)]
-    if ATTENTION in done:
-        data["against_attention"] = read(folder, "time", ATTENTION)
-    return data
+    rates = {f"{name}_per_second": round(rate) for name, rate in vars(found).items()}
+    measured = {part: read(folder, "time", part) for part in done}
+    return {part: {"ceilings": rates, **(m if part == ATTENTION else {"rows": m})} for part, m in measured.items()}
+
+
+def stored(out: Path, made: dict[str, Any]) -> dict[str, Any]:
+    """The result that a new one is added to: parts that are not measured again stay, with their own record.
+
+    Raises:
+        SystemExit: it was made on another GPU or by other versions, beside which these times mean nothing.
+    """
+    if not out.exists():
+        return {"wall_s": 0.0, "data": {}}
+    before = json.loads(out.read_text(encoding="utf-8"))
+    for entry in ("gpu", "torch", "triton"):
+        if before[entry] != made[entry]:
+            raise SystemExit(f"out: expected a file measured with {entry} {made[entry]}; {out} has {before[entry]}")
+    return before
+
+
+def added(before: dict[str, Any], made: dict[str, Any], measured: dict[str, Any], wall_s: float) -> dict[str, Any]:
+    """The result of earlier runs and of this one, which takes the place of the parts that it has measured."""
+    record = {"commit": made["commit"], "date": made["date"]}
+    what = "Milliseconds of our GPU kernels, of the public ones, and the floor: median, 10th and 90th percentile"
+    settings = {
+        "limits": {str(dtype): limit for dtype, limit in LIMITS.items()},
+        "peer_limits_times": PATIENCE,
+        "wall_s": "of all runs; every part of the data says which commit it is of",
+    }
+    parts = {
+        "seeds": [SEED],
+        "wall_s": round(before["wall_s"] + wall_s, 1),
+        "settings": settings,
+        "data": before["data"] | {part: {**record, **found} for part, found in measured.items()},
+    }
+    return machine.result("benchmarks/gpu.py", what, [made], parts)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
+    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write, or to add parts to")
     parser.add_argument("--commit", help="the code's commit, where git is not at hand")
     parser.add_argument("--only", nargs="+", choices=[*PARTS, ATTENTION], default=[*PARTS, ATTENTION])
-    parser.add_argument("--seconds", type=float, default=210, help="what is not done by then is left out")
+    parser.add_argument("--seconds", type=float, default=420, help="what is not done by then is left out")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.part:
         work_as_child(options.part, options.stage, options.out)
         return
-    commit, start = machine.commit(options.commit), time.perf_counter()
+    made, start = machine.provenance(machine.commit(options.commit), "cuda"), time.perf_counter()
+    before = stored(options.out, made)
     with tempfile.TemporaryDirectory() as folder:
-        data = measure_all(options.only, Path(folder), options.seconds)
-    settings = {"limits": {str(dtype): limit for dtype, limit in LIMITS.items()}, "peer_limits_times": PATIENCE}
-    what = "Milliseconds of our GPU kernels, of the public ones, and the floor: median, 10th and 90th percentile"
-    wall_s = round(time.perf_counter() - start, 1)
-    parts = {"seeds": [SEED], "wall_s": wall_s, "settings": settings, "data": data}
-    made = [machine.provenance(commit, "cuda")]
-    machine.write(options.out, machine.result("benchmarks/gpu.py", what, made, parts))
+        measured = measure_all(options.only, Path(folder), options.seconds)
+    machine.write(options.out, added(before, made, measured, time.perf_counter() - start))
 
 
 if __name__ == "__main__":

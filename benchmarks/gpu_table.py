@@ -8,16 +8,25 @@ START, END = "<!-- measured: python -m benchmarks.gpu_table -->", "<!-- end -->"
 
 
 def lines(result: dict[str, Any]) -> list[str]:
-    """The ceilings, then a row for each operator, size and pass."""
-    data = result["data"]
-    copy, matmul, ex2 = data["ceilings"].values()
+    """For each run that parts of the result are of: its ceilings, then a row for each operator, size and pass."""
+    runs: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for part in result["data"].values():
+        if "rows" in part:
+            runs.setdefault((part["date"], part["commit"], *part["ceilings"].values()), []).extend(part["rows"])
+    return [line for run, rows in sorted(runs.items(), reverse=True) for line in table(result, run, rows)]
+
+
+def table(result: dict[str, Any], run: tuple[Any, ...], rows: list[dict[str, Any]]) -> list[str]:
+    """The rows that one run has measured."""
+    date, commit, copy, matmul, ex2 = run
     return [
-        f"{result['gpu']}, torch {result['torch']}, triton {result['triton']}, {result['date']}: copy {copy / 1e9:.0f} "
-        f"GB/s, bfloat16 matmul {matmul / 1e12:.0f} TFLOP/s, exponentials {ex2 / 1e9:.0f} G/s.",
+        f"{result['gpu']}, torch {result['torch']}, triton {result['triton']}, {date}, commit {commit[:7]}: copy "
+        f"{copy / 1e9:.0f} GB/s, bfloat16 matmul {matmul / 1e12:.0f} TFLOP/s, exponentials {ex2 / 1e9:.0f} G/s.",
         "",
         "| operator, size | pass | floor, ms | ours, ms | × floor | public kernel, ms | ours is faster by |",
         "|---|---|---|---|---|---|---|",
-        *map(row, data["rows"]),
+        *map(row, rows),
+        "",
     ]
 
 

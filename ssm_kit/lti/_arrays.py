@@ -40,9 +40,10 @@ def arrays(**named: Any) -> tuple[ModuleType, list[Array]]:
 def require(name: str, array: Array, valid: Array, expected: str) -> None:
     """Raise ValueError with the first element of `array` at which the boolean array `valid` is False.
 
-    While a CUDA graph is recorded nothing is known of values, and nothing may wait for them: then this passes.
+    While torch.compile traces or a CUDA graph is recorded, values are not known and nothing may wait for them: then
+    this passes.
     """
-    if not _recorded(array) and not bool(valid.all()):
+    if not _unknown(array) and not bool(valid.all()):
         raise ValueError(f"{name} must be {expected}; got {array[~valid].reshape(-1)[0].item()}")
 
 
@@ -76,12 +77,11 @@ def is_dense(A: Array, B: Array, names: tuple[str, str]) -> bool:
     return bool(A.ndim > B.ndim)
 
 
-def _recorded(array: Array) -> bool:
-    if not getattr(array, "is_cuda", False):
+def _unknown(array: Array) -> bool:
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(array, torch.Tensor):
         return False
-    import torch
-
-    return bool(torch.cuda.is_current_stream_capturing())
+    return bool(torch.compiler.is_compiling() or (array.is_cuda and torch.cuda.is_current_stream_capturing()))
 
 
 def _library(named: dict[str, Any]) -> ModuleType:

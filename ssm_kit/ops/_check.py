@@ -87,9 +87,10 @@ def require_multiple(name: str, size: int, divisor_name: str, divisor: int) -> N
 def require_nonnegative(name: str, tensor: Tensor) -> None:
     """Raise ValueError if any element is below zero. A NaN passes: it will show in the result.
 
-    While a CUDA graph is recorded nothing is known of values, and nothing may wait for them: then this passes.
+    While torch.compile traces or a CUDA graph is recorded, values are not known and nothing may wait for them: then
+    this passes.
     """
-    if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
+    if torch.compiler.is_compiling() or (tensor.is_cuda and torch.cuda.is_current_stream_capturing()):
         return
     if (lowest := tensor.detach().amin().item()) < 0:
         raise ValueError(f"{name} must be >= 0, or pass delta_softplus=True; got {lowest}")

@@ -128,3 +128,11 @@ def test_half_precision_in_and_out_single_inside(make):
 def test_bad_arguments_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_compiler_sees_the_layer_in_one_piece():
+    """Checks of values, which would make it stop and look, pass while it traces."""
+    torch.manual_seed(0)
+    layer, x = S4D(4, 6), torch.randn(2, 9, 4)
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x)[0], layer(x)[0], rtol=0, atol=0)

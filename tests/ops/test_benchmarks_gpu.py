@@ -1,5 +1,6 @@
 """The GPU benchmark: floors, crossings, and the gate that shows no time of a kernel that fails its check."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -118,7 +119,7 @@ def test_peers_may_miss_our_limit_by_a_factor():
 def test_the_readme_shows_the_stored_measurements():
     text = (Path(gpu.__file__).parent / "README.md").read_text(encoding="utf-8")
     shown = text.split(gpu_table.START)[1].split(gpu_table.END)[0]
-    assert shown.strip().splitlines() == gpu_table.lines(results.load("kernels_h200"))
+    assert shown.strip().splitlines() == "\n".join(gpu_table.lines(results.load("kernels_h200"))).strip().splitlines()
 
 
 def test_relative_error():
@@ -138,9 +139,27 @@ def test_parts_are_checked_then_timed_and_one_that_dies_is_left_out(no_gpu, monk
 
     monkeypatch.setattr(gpu, "child", child)
     data = gpu.measure_all(["scan", "dies"], tmp_path, 60)
-    assert [row["ssm_kit"]["ms"] for row in data["rows"]] == [[1.0, 1.0, 1.0]] * 2
-    assert data["ceilings"]["copy_per_second"] == round(H200.copy)
+    assert data.keys() == {"scan"}
+    assert [row["ssm_kit"]["ms"] for row in data["scan"]["rows"]] == [[1.0, 1.0, 1.0]] * 2
+    assert data["scan"]["ceilings"]["copy_per_second"] == round(H200.copy)
     assert "not measured: dies" in capsys.readouterr().out
+
+
+def test_a_run_replaces_its_parts_and_keeps_the_others(tmp_path):
+    made = {"commit": "a" * 40, "date": "2026-01-01", "gpu": "G", "torch": "2.1", "triton": "3.1"}
+    out = tmp_path / "kernels.json"
+    first = gpu.added(gpu.stored(out, made), made, {"ssd": {"rows": [1]}, "steps": {"rows": [2]}}, 1.0)
+    out.write_text(json.dumps(first))
+    later = made | {"commit": "b" * 40, "date": "2026-01-02"}
+    both = gpu.added(gpu.stored(out, later), later, {"steps": {"rows": [3]}}, 2.0)
+    results.validate(both, "kernels")
+    assert both["wall_s"] == 3.0
+    assert both["data"] == {
+        "ssd": {"commit": "a" * 40, "date": "2026-01-01", "rows": [1]},
+        "steps": {"commit": "b" * 40, "date": "2026-01-02", "rows": [3]},
+    }
+    with pytest.raises(SystemExit, match=r"out: expected a file measured with torch 2.2; .* has 2.1"):
+        gpu.stored(out, made | {"torch": "2.2"})
 
 
 def test_without_a_commit_nothing_is_measured(monkeypatch, tmp_path):

@@ -13,8 +13,19 @@ The count at B = 8, L = 2048, D = 4096, N = 16, bfloat16, with everything on, an
     backward  1.2 GB               0.28 ms of memory
               ~29 instructions for each state, 1.05 ms of issue slots                            measured 1.57 ms
     (each: of one element of x.) All three pipes of forward, the third being shared memory, are two thirds full, and
-    the 16 warps that fit do not overlap them better. Backward needs 252 registers a thread, so that 8 warps fit; with
-    128 registers 16 fit, and it takes 1.77 ms. The second kernel takes 0.05 ms.
+    the 16 warps that fit do not overlap them better. Backward needs 252 registers a thread, so that 8 warps fit. The
+    second kernel takes 0.05 ms.
+
+What was tried, in ms, beside 0.44 to 0.46 and 1.55 to 1.56 of these kernels on that day's GPUs:
+    forward   sums over states by the matrix units, TF32: 129 instructions, 0.48 to 0.49; under the profiler the clock
+              stood at 1.79 GHz, otherwise at 1.96. Elementwise work spread among the steps of a scan, one barrier a
+              tile: 142 instructions, 0.45 to 0.46. On top of that two channels a thread: 0.45 to 0.51; 1, 2 or 3 of 8
+              exponentials by a polynomial: 0.45, 0.47, 0.49; 8 warps instead of 16: 0.46. To learn what holds it, wrong
+              results aside: without the scan's exponentials 0.39, without elementwise work 0.34. No one pipe does.
+    backward  Of 480 instructions, forth and back within parts are 307, in 48 % of the time, near the issue limit; the
+              scan before it, held by exponentials, is 58 in 20 %; elementwise work 115 in 30 %. Sums by the matrix
+              units: 431 instructions, 1.68. 128 registers, for 16 warps: 1.77; with parts of two steps, whose states
+              are rounded before each, 538 instructions; with those unrolled and memory asked ahead 1.53.
 Forward and backward, of which mamba_ssm 2.3.2 needs the multiple in brackets: 2.00 ms (2.9); L = 8192: 7.89 ms (3.0);
 one sequence of 65536: 10.8 ms (2.4). Measured by `python -m benchmarks.gpu`, torch 2.11, CUDA 13.
 """
