@@ -10,12 +10,14 @@ Based (arXiv 2402.18668, Figure 2): one model for all numbers of pairs. Differen
 length of 512, fresh examples instead of 100 000 repeated ones, and d_model 64 throughout.
 
 Mixers differ in parameters; every row says how many. A control trains the largest size of each once more, as wide as
-brings all of them to one number of parameters within 5 % (their states grow with it).
+brings all of them to one number of parameters within 6 % (their states grow with it).
 
 The other mixers have a short convolution, by which a value learns which key came before it. Attention and linear
-attention have none: as in Based, a window of four tokens goes first. Without it two layers of attention with rotary
-positions learned which values occur and no more (one in four right with 4 pairs, one in eight with 8): so after 6000
-steps of 32 examples at 1e-3, 2e-3 and 4e-3, with one, two or four heads, and after 3000 steps of 128 examples.
+attention have none: as in Based, a window of four tokens goes first. And attention has eight heads, twice as wide
+together as the stream. Both matter for how soon it learns. On 4 to 32 pairs of 128 tokens of 128 kinds (CPU, float32,
+1200 to 1500 steps of 32 examples at 0.003) the window and eight heads of 16 answered every question right in 360
+steps; eight such heads without the window, and the window with two heads of 32, had learned which values occur and no
+more, one in four right with 4 pairs, one in eight with 8.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +29,7 @@ from experiments.sweep import Run
 from ssm_kit.lab import MQAR, Batch, Settings
 
 D_MODEL, VOCABULARY, LENGTH = 64, 512, 512
-PARAMETERS = 154_000
+PARAMETERS = 160_000
 """Of the models for control: as many as the largest mixers have by themselves."""
 PAIRS = (4, 8, 16, 32, 64, 128)
 SETTINGS = Settings(steps=3000, batch_size=32, warmup=300, final=0.01, precision="bf16")
@@ -77,7 +79,8 @@ def rg_lru(width: int) -> Mixer:
 
 
 def attention(window: int | None = None) -> Mixer:
-    return {"layer": "Attention", "num_heads": 2, "rope": 1e4, "window": window}
+    """Heads of twice the width of the stream together, as wide as the other mixers are inside."""
+    return {"layer": "Attention", "num_heads": 8, "head_dim": 16, "rope": 1e4, "window": window}
 
 
 MODELS: dict[str, dict[int, tuple[Mixer, Mixer]]] = {
@@ -88,7 +91,7 @@ MODELS: dict[str, dict[int, tuple[Mixer, Mixer]]] = {
     "delta rule": {n: (delta_rule(n), delta_rule(n)) for n in (4, 16, 64)},
     "Gated DeltaNet": {n: (gated_deltanet(n), gated_deltanet(n)) for n in (4, 16, 64)},
     "RG-LRU": {n: (rg_lru(n), rg_lru(n)) for n in (16, 64, 256)},
-    "sliding window": {n: (attention(n), attention(n)) for n in (9, 33, 129)},
+    "window 4 + sliding window": {n: (attention(4), attention(n)) for n in (9, 33, 129)},
     "window 4 + attention": {LENGTH: (attention(4), attention())},
     "Mamba-2 + attention": {n: (mamba2(n), attention()) for n in (4, 16, 64)},
 }
@@ -137,7 +140,8 @@ def full() -> Study:
 
 def smoke() -> Study:
     """Windows of 3 and of 9 tokens and attention without one: what attention holds learns to recall in few steps."""
-    first, layer = {**attention(2), "num_heads": 1}, {**attention(), "num_heads": 1}
+    one = {"num_heads": 1, "head_dim": 32}
+    first, layer = {**attention(2), **one}, {**attention(), **one}
     models = {
         "window 2 + sliding window": {n: (first, {**layer, "window": n}) for n in (3, 9)},
         "window 2 + attention": {16: (first, layer)},

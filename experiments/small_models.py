@@ -10,8 +10,10 @@ from ssm_kit.models import LanguageModel, ModelConfig
 Mixer = Mapping[str, Any]
 """An entry of `ModelConfig.blocks`."""
 
-EMBEDDING_SCALE = 50.0
-"""Embeddings of standard deviation 0.02 · 50 = 1 enter the stream as large as what the blocks add to it."""
+EMBEDDING_SCALE = 10.0
+"""Embeddings of standard deviation 0.02 · 10 = 0.2, about what a block adds to the stream. With embeddings of 1 recall
+is learned later: of 4 pairs Mamba-2 with N = 16 then knew 27 %, with these 75 % (on the small task that
+`experiments.recall_capacity` describes, after 1000 steps at 0.005; one seed)."""
 
 
 def stack(mixers: Sequence[Mixer], *, vocab_size: int, d_model: int) -> ModelConfig:

@@ -67,7 +67,7 @@ def test_full_study_compares_stacks_of_equal_size():
         assert len(stacks) == 2 + 4 * 4
         sizes = [count(run.model) for run in stacks]
         assert max(sizes) < 1.01 * min(sizes)
-        assert all(run.model.pattern.count("*") == run.labels["attention"] for run in stacks)
+        assert all(16 - run.model.pattern.count("M") == run.labels["attention"] for run in stacks)
 
 
 def test_rows_are_those_of_the_schedule():
@@ -76,5 +76,5 @@ def test_rows_are_those_of_the_schedule():
         (1, "spread"): "MM*M",
         (1, "first"): "*MMM",
         (1, "last"): "MMM*",
-        (4, "spread"): "****",
+        (4, "spread"): "w***",
     }
