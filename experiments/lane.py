@@ -101,11 +101,15 @@ class Lane:
     def _compiled(self) -> nn.Module:
         """On a GPU the model with its elementwise work fused: a small model's step is bound by how many kernels it has.
 
-        A worker meets many architectures in one function, more than torch.compile thinks reasonable.
+        A worker meets many architectures in one function, more than torch.compile thinks reasonable, and has neighbours
+        that compile too.
         """
         if self.stream is None:
             return self.model
+        import torch._inductor.config as inductor  # slow, and of no use on a CPU
+
         torch._dynamo.config.recompile_limit = 1000
+        inductor.compile_threads = 1
         return torch.compile(self.model, dynamic=False)
 
     def _draw(self) -> Any:

@@ -96,7 +96,6 @@ def command_line(what: str, *more: str) -> argparse.Namespace:
         # Streams share hardware queues, 8 unless told otherwise, and then wait for each other without need. It must be
         # said before anything asks for a GPU. Among several processes MPS shares them out.
         os.environ["CUDA_DEVICE_MAX_CONNECTIONS"] = "32"
-    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # of every worker
     return options
 
 
