@@ -7,8 +7,8 @@ The public kernels, where they are installed:
     pip install --no-build-isolation causal-conv1d==1.6.1 mamba-ssm==2.3.2.post1
     pip install flash-linear-attention==0.6.0 accelerated-scan==0.3.1
 
-The first two are compiled where no wheel fits, which needs the CUDA toolkit of torch's version and takes an hour for all
-architectures; with the list in their setup.py cut to that of one GPU, seven minutes each on two cores.
+The first two are compiled where no wheel fits, which needs the CUDA toolkit of torch's version and takes an hour for
+all architectures; with the list in their setup.py cut to that of one GPU, seven minutes each on two cores.
 
 Every contender is first compared with our "torch" backend in float64, outputs and gradients. One that fails is not
 timed, and the table says so. Operators are checked side by side and timed one after the other, each in a process of
