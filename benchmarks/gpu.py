@@ -212,8 +212,8 @@ def measure_all(parts: list[str], folder: Path, seconds: float) -> dict[str, dic
     """
     start = time.monotonic()
     checks = {part: gpu_attention.SCANS if part == ATTENTION else (part,) for part in parts}
-    wait([child(check, "check", folder) for check in dict.fromkeys(sum(map(tuple, checks.values()), ()))],
-         start + 0.5 * seconds)  # fmt: skip
+    different = dict.fromkeys(check for needed in checks.values() for check in needed)
+    wait([child(check, "check", folder) for check in different], start + 0.5 * seconds)
     found = ceilings()
     torch.cuda.empty_cache()
     write(folder, "ceilings", "all", vars(found))

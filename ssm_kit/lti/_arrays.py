@@ -40,10 +40,9 @@ def arrays(**named: Any) -> tuple[ModuleType, list[Array]]:
 def require(name: str, array: Array, valid: Array, expected: str) -> None:
     """Raise ValueError with the first element of `array` at which the boolean array `valid` is False.
 
-    While torch.compile traces or a CUDA graph is recorded, values are not known and nothing may wait for them: then
-    this passes.
+    What `ssm_kit._values` says nobody may look at passes.
     """
-    if not _unknown(array) and not bool(valid.all()):
+    if _known(array) and not bool(valid.all()):
         raise ValueError(f"{name} must be {expected}; got {array[~valid].reshape(-1)[0].item()}")
 
 
@@ -77,11 +76,13 @@ def is_dense(A: Array, B: Array, names: tuple[str, str]) -> bool:
     return bool(A.ndim > B.ndim)
 
 
-def _unknown(array: Array) -> bool:
+def _known(array: Array) -> bool:
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(array, torch.Tensor):
-        return False
-    return bool(torch.compiler.is_compiling() or (array.is_cuda and torch.cuda.is_current_stream_capturing()))
+        return True
+    from ssm_kit._values import known  # imports torch
+
+    return known(array)
 
 
 def _library(named: dict[str, Any]) -> ModuleType:

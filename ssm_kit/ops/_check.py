@@ -23,6 +23,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ssm_kit._values import known
+
 _REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _COMPLEX = (torch.complex64, torch.complex128)
 
@@ -87,12 +89,9 @@ def require_multiple(name: str, size: int, divisor_name: str, divisor: int) -> N
 def require_nonnegative(name: str, tensor: Tensor) -> None:
     """Raise ValueError if any element is below zero. A NaN passes: it will show in the result.
 
-    While torch.compile traces or a CUDA graph is recorded, values are not known and nothing may wait for them: then
-    this passes.
+    What `ssm_kit._values` says nobody may look at passes.
     """
-    if torch.compiler.is_compiling() or (tensor.is_cuda and torch.cuda.is_current_stream_capturing()):
-        return
-    if (lowest := tensor.detach().amin().item()) < 0:
+    if known(tensor) and (lowest := tensor.detach().amin().item()) < 0:
         raise ValueError(f"{name} must be >= 0, or pass delta_softplus=True; got {lowest}")
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import logging
 import os
 import threading
 from pathlib import Path
@@ -33,13 +34,13 @@ def site():
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
-    """Serves the site under /textbook/ without a line for every request."""
+    """Serves the site under /textbook/; its lines for every request are seen with pytest's --log-level=DEBUG alone."""
 
     def translate_path(self, path):
         return super().translate_path(path.removeprefix("/textbook")) if path.startswith("/textbook/") else os.devnull
 
-    def log_message(self, *_):
-        """Say nothing: a line for every request would bury the tests' own output."""
+    def log_message(self, format, *values):
+        logging.getLogger(__name__).debug(format, *values)
 
 
 @pytest.fixture(scope="session")

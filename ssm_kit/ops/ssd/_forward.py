@@ -118,9 +118,8 @@ def walk(
     `leaving`. Or, to begin with where a sequence is cut into segments, what each segment ends in when it starts from
     zero (`end`) and its decay (`across`). Grid (sequences × slices, segments).
 
-    The gradient of A is a sum that cancels, and feels what bfloat16 rounds off. So states are stored as float16 in
-    `units` (slots, slices, 2) of their own, the second that of what the chunk adds, x decayed; with SPLIT that enters
-    the product as two numbers; `rest`, where given, is what rounding took from x.
+    `rest`, where given, is what rounding took from x; `units`: see `store_state`; SPLIT: see `written`. The gradient of
+    A is a sum that cancels, and feels what bfloat16 rounds off.
     """
     slices, segment = heads * SLICES, tl.program_id(1)
     slice_, sequence = tl.program_id(0) % slices, tl.program_id(0) // slices
@@ -158,18 +157,8 @@ def walk(
             kept += tile(rest, start, stride_x, head * P + offset, at, row, left, P - offset, MODE)
         kept *= weight[:, None]
         if states is not None:
-            stored = ((slot + chunk) * slices + slice_) * BLOCK_P
-            unit = 1.0
-            if units is not None:
-                unit = unit_of(h)
-                tl.store(units + stored // BLOCK_P * 2, unit)
-                tl.store(units + stored // BLOCK_P * 2 + 1, unit_of(kept))
-            put(states, h * (1.0 / unit), stored, BLOCK_N, 0, row, n, BLOCK_P, BLOCK_N, STORED)
-        high_part = kept.to(B_tile.dtype)
-        h = tl.dot(tl.trans(high_part), B_tile, h * exp2(total), input_precision=PRECISION)
-        if SPLIT:
-            low_part = (kept - high_part).to(B_tile.dtype)
-            h = tl.dot(tl.trans(low_part), B_tile, h)
+            store_state(states, units, h, kept, (slot + chunk) * slices + slice_, row, n, BLOCK_P, BLOCK_N, STORED)
+        h = written(h * exp2(total), kept, B_tile, SPLIT, PRECISION)
         decay *= exp2(total)
     if end is not None:
         tl.store(end + (line + segment) * SIZE + entries, h)
@@ -177,3 +166,29 @@ def walk(
     if leaving is not None:  # noqa: SIM102 - two ifs: the first is decided at compile time, the second is not
         if segment == (0 if REVERSE else tl.num_programs(1) - 1):
             tl.store(leaving + own, h, mask=fits)
+
+
+@triton.jit
+def store_state(
+    states, units, h, kept, index, row, n, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, STORED: tl.constexpr
+):  # fmt: skip
+    """Store the state h before a chunk as number `index`.
+
+    In float16 it has a unit of its own, in `units` (slots, slices, 2), beside that of what the chunk adds, x decayed.
+    """
+    unit = 1.0
+    if units is not None:
+        unit = unit_of(h)
+        tl.store(units + index * 2, unit)
+        tl.store(units + index * 2 + 1, unit_of(kept))
+    put(states, h * (1.0 / unit), index * BLOCK_P, BLOCK_N, 0, row, n, BLOCK_P, BLOCK_N, STORED)
+
+
+@triton.jit
+def written(h, kept, B_tile, SPLIT: tl.constexpr, PRECISION: tl.constexpr):
+    """h + keptᵀ B; with SPLIT kept, which is float32, enters the product as two numbers of B's type."""
+    high = kept.to(B_tile.dtype)
+    h = tl.dot(tl.trans(high), B_tile, h, input_precision=PRECISION)
+    if SPLIT:
+        h = tl.dot(tl.trans((kept - high).to(B_tile.dtype)), B_tile, h)
+    return h
