@@ -16,7 +16,7 @@ The other mixers have a short convolution, by which a value learns which key cam
 attention have none: as in Based, a window of four tokens goes first. And attention has eight heads, twice as wide
 together as the stream. Both matter for how soon it learns. On 4 to 32 pairs of 128 tokens of 128 kinds (CPU, float32,
 1000 to 1500 steps of 32 examples at 0.003) eight heads of 16 behind a window of two or four learned to answer in all of
-six runs, two heads of 32 in one of four, and eight heads without the window not at all: they knew which values occur
+six runs, two heads of 32 in one of six, and eight heads without the window not at all: they knew which values occur
 and no more, one in four right with 4 pairs, one in eight with 8. At the full size it takes longer: nothing was learned
 in 600 steps yet.
 """
