@@ -9,13 +9,13 @@ sources, tested on files that were held out. The learning rate is chosen for eve
 the other placements take it over.
 
 After Mamba-2's Table 2 (arXiv 2405.21060: 48 layers, 350M parameters), which counts attention layers but does not move
-them. Different here: positions are rotary and N is small; and in the stack of attention alone the first layer sees four
-tokens only, as in `experiments.recall_capacity`.
+them. Different here: N is small; in the stack of attention alone the first layer sees four tokens only; and attention
+has rotary positions for text, none for recall. `experiments.recall_capacity` says why.
 """
 
 from collections.abc import Sequence
 
-from experiments.recall_capacity import MixedMQAR, attention, mamba2
+from experiments.recall_capacity import MixedMQAR, attention, mamba2, neighbours
 from experiments.small_models import EMBEDDING_SCALE, Mixer
 from experiments.study import Study, main
 from experiments.sweep import Run
@@ -41,10 +41,10 @@ def rows(layers: int, counts: Sequence[int], placements: Sequence[str]) -> dict[
     return {key: "w" + row[1:] if key[0] == layers else row for key, row in found.items()}
 
 
-def blocks(states: int, head_dim: int) -> dict[str, Mixer]:
+def blocks(states: int, head_dim: int, rope: float | None = None) -> dict[str, Mixer]:
     """Mamba-2 and an attention of about its size, by the letters of `rows`."""
     heads = {"num_heads": 4, "head_dim": head_dim}
-    return {"M": mamba2(states), "*": {**attention(), **heads}, "w": {**attention(4), **heads}}
+    return {"M": mamba2(states), "*": {**attention(), **heads, "rope": rope}, "w": {**neighbours(), **heads}}
 
 
 def runs(
@@ -74,7 +74,7 @@ def recall(stacks: dict[tuple[int, str], str]) -> list[Run]:
 def text(stacks: dict[tuple[int, str], str]) -> list[Run]:
     """Windows of 512 bytes."""
     tests: dict[str, Task] = {"held out": ByteText(length=512, part="held-out")}
-    return runs("text", ByteText(length=512), tests, TEXT, 128, blocks(24, 52), stacks)
+    return runs("text", ByteText(length=512), tests, TEXT, 128, blocks(24, 52, rope=1e4), stacks)
 
 
 def full() -> Study:

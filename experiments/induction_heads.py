@@ -27,7 +27,7 @@ class LongInduction(InductionHeads):
 
 
 def full() -> Study:
-    """5 rows of mixers at three learning rates, then with three seeds: 30 runs."""
+    """6 rows of mixers at three learning rates, then with three seeds: 36 runs."""
     task = InductionHeads(length=LENGTH)
     tests = {f"{factor * LENGTH}": LongInduction(length=factor * LENGTH) for factor in FACTORS}
     return Study(runs(MIXERS, task, tests, SETTINGS), RATES, SEEDS, notes={"trained_on": LENGTH})

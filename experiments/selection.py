@@ -4,7 +4,8 @@ After Mamba's Tables 1 and 2 (arXiv 2312.00752, §4.1): two layers of d_model 64
 the parameters of Mamba's, within 3 %: the others have a larger N, hence more state than Mamba's 2048 numbers a layer,
 and attention has eight heads twice as wide together. It is the paper's MHA-RoPE, but its first layer sees four tokens
 only, as the short convolutions of the others do: with two layers of full attention and two heads, induction heads had
-not been learned after 3000 steps of 32 examples. `experiments.recall_capacity` says what such a window does.
+not been learned after 3000 steps of 32 examples. `experiments.recall_capacity` says what such a window does, and why
+there is a second one, whose full attention has no positions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,8 @@ MIXERS: dict[str, tuple[Mixer, Mixer]] = {
     "gated S4D": _twice({"layer": "GatedS4D", "d_state": 28}),
     "Mamba": _twice({"layer": "Mamba", "d_state": 16}),
     "Mamba-2": _twice({"layer": "Mamba2", "d_state": 48}),
-    "window 4 + attention": ({**_ATTENTION, "window": 4}, _ATTENTION),
+    "window 4 + RoPE attention": ({**_ATTENTION, "window": 4}, _ATTENTION),
+    "window 4 + NoPE attention": ({**_ATTENTION, "window": 4}, {**_ATTENTION, "rope": None}),
 }
 
 

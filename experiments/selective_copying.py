@@ -28,7 +28,7 @@ class LongCopying(SelectiveCopying):
 
 
 def full() -> Study:
-    """5 rows of mixers at three learning rates, then with three seeds: 30 runs."""
+    """6 rows of mixers at three learning rates, then with three seeds: 36 runs."""
     task = SelectiveCopying(length=LENGTH, tokens=16)
     tests = {f"{factor * LENGTH}": LongCopying(length=factor * LENGTH, tokens=16) for factor in FACTORS}
     return Study(runs(MIXERS, task, tests, SETTINGS), RATES, SEEDS, notes={"trained_on": LENGTH})

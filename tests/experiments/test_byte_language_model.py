@@ -238,6 +238,7 @@ def test_bad_arguments_are_named(change, message):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own, where torch.compile begins
+@pytest.mark.filterwarnings("ignore:TensorFloat32:UserWarning")  # advice of inductor's; float32 is meant
 @pytest.mark.parametrize("index", range(len(MIXERS)))
 def test_on_a_gpu_a_run_learns_and_its_speed_is_measured(index):
     run = SMOKE.final(dict.fromkeys(MIXERS, 2e-2))[index]

@@ -150,6 +150,7 @@ def test_bad_arguments_are_named(tmp_path, runs, change, message):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own, where torch.compile begins
+@pytest.mark.filterwarnings("ignore:TensorFloat32:UserWarning")  # advice of inductor's; float32 is meant
 def test_graphs_on_several_streams_give_what_eager_steps_give(tmp_path):
     runs = [run(d_model=d_model, seed=seed, steps=20) for d_model in (16, 32) for seed in (0, 1, 2)]
     assert sweep.sweep(runs, plan(tmp_path, device="cuda", lanes=6)) == []
