@@ -40,9 +40,8 @@ class Shape(NamedTuple):
 
 
 CARRY = Shape(states=8, channels=1, threads=128, steps=16, unroll=4)
-STEP = Shape(states=4, channels=1, threads=128, steps=16, resident=8)
-STEP_ROWS = 2
-"""Sequences that a thread of the decode step takes."""
+STEP = Shape(states=4, channels=1, threads=256, steps=16, resident=4)
+STEP_ROWS = 4
 
 
 def forward_shape(states: int) -> Shape:
@@ -115,7 +114,7 @@ def kernel_source(kernel: str, dtype: torch.dtype, states: int, shape: Shape, **
     kept = "float" if dtype == torch.float32 else "bfloat_t"
     numbers = {"N": padded(states), "NS": shape.states, "K": shape.channels, "THREADS": shape.threads,
                "STEPS": shape.steps, "SPAN": SPAN, "UNROLL": shape.unroll, "PART": shape.unroll,
-               "RESIDENT": shape.resident, "ROWS": STEP_ROWS}  # fmt: skip
+               "RESIDENT": shape.resident}  # fmt: skip
     numbers |= constants
     lines = [_TYPES, f"typedef {_NAMES[dtype]} T;", f"typedef {kept} Saved;"]
     lines += [f"constexpr int {name} = {value};" for name, value in numbers.items()]

@@ -1,7 +1,8 @@
 // One step for decoding; the sequences stand as the steps of one.
 //
 // A thread takes NS states of one channel through ROWS sequences. It asks for all that it reads at once: the step is as
-// fast as the states come and go. They pass through the caches once and are marked to leave them first.
+// fast as the states come and go.
+constexpr int ROWS = 4;
 static_assert(NS == 4 && K == 1, "a share is one float4");
 
 INLINE float sum_over_lanes(float v) {
@@ -11,14 +12,14 @@ INLINE float sum_over_lanes(float v) {
 }
 
 // A thread's share of an array (..., N), NS numbers of which `count` exist; in one piece where they are aligned.
-template <bool ONCE> INLINE void read_share(const float* from, int count, bool aligned, float (&v)[NS]) {
-    if (aligned && count == NS) { *(float4*)v = ONCE ? __ldcs((const float4*)from) : *(const float4*)from; return; }
+INLINE void read_share(const float* from, int count, bool aligned, float (&v)[NS]) {
+    if (aligned && count == NS) { *(float4*)v = *(const float4*)from; return; }
 #pragma unroll
     for (int n = 0; n < NS; ++n) if (n < count) v[n] = from[n];
 }
 
 INLINE void write_share(const float (&v)[NS], int count, bool aligned, float* to) {
-    if (aligned && count == NS) { __stcs((float4*)to, *(const float4*)v); return; }
+    if (aligned && count == NS) { *(float4*)to = *(const float4*)v; return; }
 #pragma unroll
     for (int n = 0; n < NS; ++n) if (n < count) to[n] = v[n];
 }
@@ -41,7 +42,7 @@ struct Row { float h[NS]; Inputs B, C; T x, delta, z; };
 
 INLINE void read_row(const Problem& p, u32 row, u32 channel, u32 input, u64 own, int count,
                                          const float* state, Row& r) {
-    read_share<true>(state + (u64)row * p.channels * p.states + own, count, p.aligned, r.h);
+    read_share(state + (u64)row * p.channels * p.states + own, count, p.aligned, r.h);
     r.B = read_inputs(at_step(p.B, p.B_row, row, input), count, p.aligned);
     r.C = read_inputs(at_step(p.C, p.C_row, row, input), count, p.aligned);
     r.x = *at_step(p.x, p.x_row, row, channel), r.delta = *at_step(p.delta, p.delta_row, row, channel);
@@ -73,7 +74,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) step(PROBLEM, co
     for (int r = 0; r < ROWS; ++r)  // all reads before the first write, which may not overtake them
         if (first + r < p.length) read_row(p, first + r, channel, input, own, count, state, rows[r]);
     float a[NS] = {};
-    read_share<false>(p.A + own, count, p.aligned, a);
+    read_share(p.A + own, count, p.aligned, a);
 #pragma unroll
     for (int n = 0; n < NS; ++n) a[n] *= LOG2E;
     const float skip = p.D ? p.D[channel] : 0.f, bias = p.bias ? p.bias[channel] : 0.f;
