@@ -329,17 +329,25 @@ def interpreted() -> None:
             error = float((found[name].view_as(expected) - expected).norm() / expected.norm())
             assert error <= limit, (name, error)
 
+    def halved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {n: t.half() if n in ("x", "B", "C", "z") else t for n, t in tensors.items()}
+
     plain = make(37, batch=1, heads=4, dtype=torch.float32)
     compare({n: t for n, t in plain.items() if n not in ("D", "z", "initial_state")}, None, softplus=True)
     half = make(70, batch=1, heads=4, width=16, states=20, dtype=torch.float32)
-    half = {n: t.half() if n in ("x", "B", "C", "z") else t for n, t in half.items()}
-    compare(half, None, softplus=True, limit=5e-3)
+    compare(halved(half), None, softplus=True, limit=5e-3)
     _plan.has_copy_engine = lambda x: True  # the interpreter knows descriptors
     compare(make(64, batch=1, heads=2, groups=1, width=16, states=16, dtype=torch.float32), None, softplus=False)
     _plan.Plan.segments = lambda self, processors: 2  # type: ignore[method-assign]
     packed = make(70, batch=1, heads=2, dtype=torch.float32, wide_skip=True)
     packed["initial_state"] = make(1, batch=2, heads=2, dtype=torch.float32)["initial_state"]
     compare(packed, [0, 33, 70], softplus=False)
+    packed = make(140, batch=1, heads=4, width=16, states=20, dtype=torch.float32)
+    packed["initial_state"] = make(1, batch=2, heads=4, width=16, states=20, dtype=torch.float32)["initial_state"]
+    for name in "BC":  # chunks and groups whose units differ
+        packed[name][:, 97:] *= 4
+        packed[name][:, :, 1] /= 8
+    compare(halved(packed), [0, 33, 140], softplus=False, limit=5e-3)
     now, state = at(plain, 0), plain["initial_state"]
     order = (now[name] for name in ("x", "delta", "A", "B", "C"))
     found = _launch.step(*order, state, now["D"], now["z"], now["delta_bias"], True)

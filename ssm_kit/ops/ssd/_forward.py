@@ -106,11 +106,11 @@ def forward(
 
 @triton.jit
 def walk(
-    x, rest, B, totals, sources, arriving, ends, passed, states, units, leaving, end, across, bounds,
+    x, rest, B, B_units, totals, sources, arriving, ends, passed, states, units, leaving, end, across, bounds,
     length, heads, per_group, stride_x, stride_B,
     P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, Q: tl.constexpr,
     SLICES: tl.constexpr, PACKED: tl.constexpr, MODE: tl.constexpr, PRECISION: tl.constexpr, STORED: tl.constexpr,
-    SPLIT: tl.constexpr, STAGES: tl.constexpr, REVERSE: tl.constexpr,
+    STAGES: tl.constexpr, REVERSE: tl.constexpr,
 ):  # fmt: skip
     """The states alone; or with REVERSE their gradients, from the last chunk on, given dy for x and C for B.
 
@@ -118,8 +118,9 @@ def walk(
     `leaving`. Or, to begin with where a sequence is cut into segments, what each segment ends in when it starts from
     zero (`end`) and its decay (`across`). Grid (sequences × slices, segments).
 
-    `rest`, where given, is what rounding took from x; `units`: see `store_state`; SPLIT: see `written`. The gradient of
-    A is a sum that cancels, and feels what bfloat16 rounds off.
+    The gradient of A is a sum that cancels, and feels what bfloat16 rounds off. So for the backward pass B or C come in
+    float16 with their `B_units`, see `_backward.scaled`, and all that is rounded here becomes float16 with a unit, too:
+    see `store_state` and `written`. `rest`, where given, is what rounding took from x.
     """
     slices, segment = heads * SLICES, tl.program_id(1)
     slice_, sequence = tl.program_id(0) % slices, tl.program_id(0) // slices
@@ -156,9 +157,12 @@ def walk(
         if rest is not None:
             kept += tile(rest, start, stride_x, head * P + offset, at, row, left, P - offset, MODE)
         kept *= weight[:, None]
+        kept_unit = 1.0 if B_units is None else unit_of(kept)
         if states is not None:
-            store_state(states, units, h, kept, (slot + chunk) * slices + slice_, row, n, BLOCK_P, BLOCK_N, STORED)
-        h = written(h * exp2(total), kept, B_tile, SPLIT, PRECISION)
+            stored = (slot + chunk) * slices + slice_
+            store_state(states, units, h, kept_unit, stored, row, n, BLOCK_P, BLOCK_N, STORED)
+        shared = (slot + chunk) * (heads // per_group) + head // per_group
+        h = written(h * exp2(total), kept, kept_unit, B_tile, B_units, shared, PRECISION)
         decay *= exp2(total)
     if end is not None:
         tl.store(end + (line + segment) * SIZE + entries, h)
@@ -170,7 +174,7 @@ def walk(
 
 @triton.jit
 def store_state(
-    states, units, h, kept, index, row, n, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, STORED: tl.constexpr
+    states, units, h, kept_unit, index, row, n, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, STORED: tl.constexpr
 ):  # fmt: skip
     """Store the state h before a chunk as number `index`.
 
@@ -180,15 +184,16 @@ def store_state(
     if units is not None:
         unit = unit_of(h)
         tl.store(units + index * 2, unit)
-        tl.store(units + index * 2 + 1, unit_of(kept))
+        tl.store(units + index * 2 + 1, kept_unit)
     put(states, h * (1.0 / unit), index * BLOCK_P, BLOCK_N, 0, row, n, BLOCK_P, BLOCK_N, STORED)
 
 
 @triton.jit
-def written(h, kept, B_tile, SPLIT: tl.constexpr, PRECISION: tl.constexpr):
-    """h + keptᵀ B; with SPLIT kept, which is float32, enters the product as two numbers of B's type."""
-    high = kept.to(B_tile.dtype)
-    h = tl.dot(tl.trans(high), B_tile, h, input_precision=PRECISION)
-    if SPLIT:
-        h = tl.dot(tl.trans((kept - high).to(B_tile.dtype)), B_tile, h)
+def written(h, kept, kept_unit, B_tile, B_units, index, PRECISION: tl.constexpr):
+    """h + keptᵀ B; where B is in units (this chunk's is number `index`), kept enters the product in its own."""
+    if B_units is None:
+        h = tl.dot(tl.trans(kept.to(B_tile.dtype)), B_tile, h, input_precision=PRECISION)
+    else:
+        added = tl.dot(tl.trans((kept * (1.0 / kept_unit)).to(B_tile.dtype)), B_tile)
+        h += added * (kept_unit * tl.load(B_units + index))
     return h

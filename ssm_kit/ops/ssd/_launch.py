@@ -73,7 +73,7 @@ def forward(inputs: Inputs, softplus: bool, keep_ungated: bool) -> tuple[Tensor,
     ungated = torch.empty_like(y) if keep_ungated else None
     final = _empty(y, (plan.sequences, plan.heads, plan.P, plan.N))
     segments = plan.segments(processors(y.device))
-    ends, passed = _ends(plan, chunks, t.x, None, t.B, t.cu_seqlens, segments, reverse=False, split=False)
+    ends, passed = _ends(plan, chunks, t.x, None, States(t.B, None), t.cu_seqlens, segments, reverse=False)
     by_p, by_n = partial(plan.source, columns=plan.block_p), partial(plan.source, columns=plan.block_n)
     _forward.forward[(plan.sequences * plan.slices, segments)](
         by_p(t.x), by_n(t.B), by_n(t.C), t.D, by_p(t.z), chunks.totals, chunks.sources, t.initial_state, ends, passed,
@@ -95,9 +95,10 @@ def backward(inputs: Inputs, softplus: bool, dy: Tensor, dfinal: Tensor, ungated
     chunks = _prepare(plan, t, softplus)
     states, dstates = States.empty(plan, t.x), States.empty(plan, t.x)
     dinitial = _empty(t.x, (plan.sequences, plan.heads, plan.P, plan.N))
-    _walk(plan, chunks, t.x, None, t.B, t.cu_seqlens, t.initial_state, states, None, reverse=False)
-    _walk(plan, chunks, dy, rest, t.C, t.cu_seqlens, dfinal.contiguous(), dstates, dinitial, reverse=True)
-    dx, ddelta, dA, dB, dC, dD = _chunks(plan, chunks, t, softplus, dy, rest, states, dstates)
+    B, C = _scaled(plan, chunks, t, t.B), _scaled(plan, chunks, t, t.C)
+    _walk(plan, chunks, t.x, None, B, t.cu_seqlens, t.initial_state, states, None, reverse=False)
+    _walk(plan, chunks, dy, rest, C, t.cu_seqlens, dfinal.contiguous(), dstates, dinitial, reverse=True)
+    dx, ddelta, dA, dB, dC, dD = _chunks(plan, chunks, t, softplus, dy, rest, B, C, states, dstates)
     return dx, ddelta, dA, dB, dC, dD, dz, ddelta.sum((0, 1)), dinitial
 
 
@@ -145,8 +146,8 @@ def _sequence_of(plan: Plan, bounds: Tensor) -> Tensor:
 
 
 def _ends(
-    plan: Plan, chunks: Chunks, x: Tensor, rest: Tensor | None, B: Tensor, bounds: Tensor | None, segments: int, *,
-    reverse: bool, split: bool,
+    plan: Plan, chunks: Chunks, x: Tensor, rest: Tensor | None, B: States, bounds: Tensor | None, segments: int, *,
+    reverse: bool,
 ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
     """What each segment ends in when it starts from zero, and its decay; None where there is only one."""
     if segments == 1:
@@ -154,29 +155,29 @@ def _ends(
     lines = plan.sequences * plan.slices
     ends, passed = _empty(x, (lines, segments, plan.block_p, plan.block_n)), _empty(x, (lines, segments))
     tensors = (None, None, None, None, None, None, ends, passed)
-    _launch_walk(plan, chunks, x, rest, B, bounds, segments, *tensors, reverse=reverse, split=split)
+    _launch_walk(plan, chunks, x, rest, B, bounds, segments, *tensors, reverse=reverse)
     return ends, passed
 
 
 def _walk(
-    plan: Plan, chunks: Chunks, x: Tensor, rest: Tensor | None, B: Tensor, bounds: Tensor | None,
+    plan: Plan, chunks: Chunks, x: Tensor, rest: Tensor | None, B: States, bounds: Tensor | None,
     arriving: Tensor | None, states: States, leaving: Tensor | None, *, reverse: bool,
 ) -> None:  # fmt: skip
     """Fill `states` with what reaches every chunk, and `leaving` with what leaves each sequence."""
-    segments, split = plan.segments(processors(x.device)), x.dtype == torch.bfloat16
-    ends, passed = _ends(plan, chunks, x, rest, B, bounds, segments, reverse=reverse, split=split)
+    segments = plan.segments(processors(x.device))
+    ends, passed = _ends(plan, chunks, x, rest, B, bounds, segments, reverse=reverse)
     tensors = (arriving, ends, passed, plan.states(states.values, plan.block_n), states.units, leaving, None, None)
-    _launch_walk(plan, chunks, x, rest, B, bounds, segments, *tensors, reverse=reverse, split=split)
+    _launch_walk(plan, chunks, x, rest, B, bounds, segments, *tensors, reverse=reverse)
 
 
 def _launch_walk(
-    plan: Plan, chunks: Chunks, x: Tensor, rest: Tensor | None, B: Tensor, bounds: Tensor | None, segments: int,
-    *tensors: Any, reverse: bool, split: bool,
+    plan: Plan, chunks: Chunks, x: Tensor, rest: Tensor | None, B: States, bounds: Tensor | None, segments: int,
+    *tensors: Any, reverse: bool,
 ) -> None:  # fmt: skip
     _forward.walk[(plan.sequences * plan.slices, segments)](
-        plan.source(x, plan.block_p), plan.source(rest, plan.block_p), plan.source(B, plan.block_n), chunks.totals,
-        chunks.sources, *tensors, bounds, plan.length, plan.heads, plan.heads // plan.groups, x.stride(1), B.stride(1),
-        **plan.shapes(), STORED=plan.stored, SPLIT=split, REVERSE=reverse, **plan.launch("walk"),
+        plan.source(x, plan.block_p), plan.source(rest, plan.block_p), plan.source(B.values, plan.block_n), B.units,
+        chunks.totals, chunks.sources, *tensors, bounds, plan.length, plan.heads, plan.heads // plan.groups,
+        x.stride(1), B.values.stride(1), **plan.shapes(), STORED=plan.stored, REVERSE=reverse, **plan.launch("walk"),
     )  # fmt: skip
 
 
@@ -206,13 +207,12 @@ class Logs(NamedTuple):
 
 
 def _chunks(
-    plan: Plan, chunks: Chunks, t: Inputs, softplus: bool, dy: Tensor, rest: Tensor | None, states: States,
-    dstates: States,
+    plan: Plan, chunks: Chunks, t: Inputs, softplus: bool, dy: Tensor, rest: Tensor | None, B: States, C: States,
+    states: States, dstates: States,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]:  # fmt: skip
     """The gradients of x, delta, A, B, C and D, given the states and their gradients at every chunk's bounds."""
     logs = Logs.empty(plan, chunks)
-    scaled = _scaled(plan, chunks, t, t.B), _scaled(plan, chunks, t, t.C)
-    dx, dB, dC, dD = _launch_chunks(plan, chunks, t, dy, rest, states, dstates, logs, *scaled)
+    dx, dB, dC, dD = _launch_chunks(plan, chunks, t, dy, rest, B, C, states, dstates, logs)
     ddelta = _empty(dy, t.delta.shape)
     dA = dy.new_zeros((plan.slots, plan.heads), dtype=torch.float32)  # zeros for slots that no sequence uses
     dD = _empty(dy, dA.shape) if t.skip == 1 else dD
@@ -238,8 +238,8 @@ def _scaled(plan: Plan, chunks: Chunks, t: Inputs, source: Tensor) -> States:
 
 
 def _launch_chunks(
-    plan: Plan, chunks: Chunks, t: Inputs, dy: Tensor, rest: Tensor | None, states: States, dstates: States,
-    logs: Logs, B: States, C: States,
+    plan: Plan, chunks: Chunks, t: Inputs, dy: Tensor, rest: Tensor | None, B: States, C: States, states: States,
+    dstates: States, logs: Logs,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:  # fmt: skip
     """dx; dB and dC of every part of a group (parts, B, L, G, N); dD by chunks (slots, H, P) for one D a row."""
     per_group = plan.heads // plan.groups

@@ -9,10 +9,10 @@ after another, so that dB and dC add up on chip in a fixed order; a last small l
 
 Rounding. The gradient of A adds up what every state passes on, with both signs, so errors of its terms weigh several
 times as much in the sum. In an emulation of the tests in float64, states and what enters them in bfloat16 cost it up to
-0.5 %, and SiLU(z) dy rounded to bfloat16 up to 0.6 %. So the backward pass stores states as float16, each in a unit of
-its own, lets x decayed and dy decayed enter them as sums of two bfloat16, and keeps what rounding took from SiLU(z) dy.
-States of fewer than 16 rows or columns are computed in float32. Float32 itself has small tiles that need no wgmma: see
-`_plan.plan_of`.
+0.5 %, and SiLU(z) dy rounded to bfloat16 up to 0.6 %. So in the backward pass states and all that enters or meets them
+(B, C, x decayed, dy decayed) are float16, of each chunk in a unit of its own, and what rounding took from SiLU(z) dy is
+kept. States of fewer than 16 rows or columns are computed in float32. Float32 itself has small tiles that need no
+wgmma: see `_plan.plan_of`.
 
 Counted at B 8, L 4096, H 64, P 64, N 128, G 1, bfloat16, D, bias, softplus:
 
