@@ -65,10 +65,15 @@ class GatedS4D(Layer):
         (ssm,) = self.ssm.init_state(batch_size, device=device, dtype=dtype)
         return GatedS4DState(self.in_proj.weight.new_zeros(taps, device=device, dtype=dtype), ssm)
 
+    def _given(self, x: Tensor, state: Any) -> Any:
+        """As S4D: a sequence from the start has no earlier state to add."""
+        given = super()._given(x, state)
+        return given._replace(ssm=None) if state is None and x.ndim == 3 else given
+
     def _advance(self, x: Tensor, state: Any) -> tuple[Tensor, GatedS4DState]:
         u, z = self.in_proj(x).chunk(2, dim=-1)  # (..., d_inner)
         u, conv = convolve(u, self.conv1d, state.conv)
         u = u.to(wide(u.dtype))
         y, ssm = (self.ssm._run if x.ndim == 3 else self.ssm._tick)(u, state.ssm)
         y = (y + self.ssm.D * u).to(z.dtype) * F.silu(z)
-        return self.out_proj(y), GatedS4DState(conv, ssm.to(state.ssm.dtype))
+        return self.out_proj(y), GatedS4DState(conv, ssm if state.ssm is None else ssm.to(state.ssm.dtype))

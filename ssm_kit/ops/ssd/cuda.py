@@ -22,10 +22,11 @@ Counted at B 8, L 4096, H 64, P 64, N 128, G 1, bfloat16, D, bias, softplus:
 * backward: a walk reads x or dy and writes states, 0.8 GB; the chunks read states once and their gradients twice, x and
   dy twice, and write dx: 4.6 GB in all, 1.1 ms. 0.24 TFLOP, 0.35 ms.
 
-Measured on one H200 (torch 2.11, Triton 3.6): forward 0.389 ms as a CUDA graph, 2.6 times the floor of
-benchmarks/gpu.py, 2.9 times as fast as mamba_ssm 2.3.2 in the same run; DRAM moved 0.57 GB, L2 1.73 GB. One sequence of
-65,536 steps: 0.97 ms. Forward and backward: 2.35 ms as a CUDA graph, of which the backward
-pass's walks take 0.29 and 0.30 ms, what crosses chunks 0.61 and what stays inside them 0.63.
+Measured on one H200 (torch 2.11, Triton 3.6), as CUDA graphs: forward 0.391 ms, 2.6 times the floor of
+benchmarks/gpu.py, 2.9 times as fast as mamba_ssm 2.3.2 in a run of both; DRAM moved 0.57 GB, L2 1.73 GB. Forward and
+backward: 2.26 ms. One sequence of 65,536 steps: 0.98 ms and 5.09 ms. With two bfloat16 products for each one of float16
+in the backward pass's walks it was 2.35 ms, of which the walks took 0.29 and 0.30 ms, what crosses chunks 0.61 and what
+stays inside them 0.63.
 
 What holds it back: the forward kernel issues an instruction in 32 % of cycles. Two programs of four warps fit a
 multiprocessor, for a thread takes 255 registers, and within a program every product waits for the one before it. Of the
