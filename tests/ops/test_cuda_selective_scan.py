@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ssm_kit.ops import _nvrtc, selective_scan, selective_scan_step
-from ssm_kit.ops.selective_scan import _launch, cuda
+from ssm_kit.ops.selective_scan import cuda
 from ssm_kit.ops.selective_scan._launch import CARRY, SPAN, STEP, backward_shape, forward_shape, kernel_source
 
 HALF, BFLOAT, SINGLE = torch.float16, torch.bfloat16, torch.float32
@@ -55,17 +55,6 @@ def test_a_missing_compiler_is_named(monkeypatch):
 def test_too_many_states_are_refused():
     x, A = torch.zeros(1, 1, 2), torch.zeros(2, cuda.MAX_STATES + 1)
     assert cuda.unsupported(x, x, A) == "the kernels take N <= 64; got 65"
-
-
-@pytest.mark.parametrize("length", [1, 2, 5])
-@pytest.mark.parametrize("cut", [slice(0, 6), slice(1, 7), slice(0, 12, 2)])
-def test_rows_are_read_where_they_lie_or_copied_right(length, cut):
-    """The kernels find row r of (B, L, D) at r times one distance, whatever strides torch gave the tensor."""
-    whole = torch.randn(3, length, 12)
-    for tensor in (whole[:, :, cut], whole.transpose(0, 1).contiguous().transpose(0, 1)[:, :, cut]):
-        rows = _launch.dense_rows(tensor)
-        flat = rows.as_strided((3 * length, 6), (_launch.row_distance(rows), 1))
-        torch.testing.assert_close(flat.reshape(3, length, 6), tensor, rtol=0, atol=0)
 
 
 def make(

@@ -17,7 +17,7 @@ import triton
 from torch import Tensor
 
 from ssm_kit.ops._autograd import custom_operator, with_gradients
-from ssm_kit.ops._gpu import unsupported_dtype, with_dense_channels
+from ssm_kit.ops._gpu import processors, unsupported_dtype, with_dense_channels
 from ssm_kit.ops.causal_conv1d import _kernels
 
 TAPS = 16
@@ -44,7 +44,7 @@ def plan(x: Tensor, gradient: bool) -> Plan:
     """The cut for x (B, L, D), measured on an H200: long segments for the gradient, which leaves sums for each."""
     batch, length, channels = x.shape
     programs = batch * triton.cdiv(length, 512) * triton.cdiv(channels, 128)
-    busy = programs >= 8 * torch.cuda.get_device_properties(x.device).multi_processor_count
+    busy = programs >= 8 * processors(x.device)
     return Plan(4, 128, 1, 512 if gradient and busy else 128)
 
 

@@ -19,7 +19,7 @@ import triton
 from torch import Tensor
 
 from ssm_kit.ops._autograd import custom_operator, with_gradients
-from ssm_kit.ops._gpu import unsupported_dtype, with_dense_channels
+from ssm_kit.ops._gpu import processors, unsupported_dtype, with_dense_channels
 from ssm_kit.ops.first_order_scan import _kernels
 
 unsupported = unsupported_dtype
@@ -50,7 +50,7 @@ def plan(a: Tensor, gradient: bool) -> Plan:
     batch, length, channels = a.shape
     rows, ahead = _TILES[a.element_size(), gradient]
     programs = batch * triton.cdiv(channels, 64)
-    wanted = 8 * torch.cuda.get_device_properties(a.device).multi_processor_count
+    wanted = 8 * processors(a.device)
     segments = max(1, min(wanted // programs, length // 512)) if 4 * programs < wanted else 1
     segment_length = triton.cdiv(triton.cdiv(length, segments), rows * ahead) * rows * ahead
     return Plan(rows, ahead, 2, triton.cdiv(length, segment_length), segment_length)

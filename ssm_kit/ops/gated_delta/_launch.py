@@ -7,6 +7,7 @@ import triton
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from ssm_kit.ops._gpu import dense_copy, processors, rows
 from ssm_kit.ops.gated_delta import _gradients, _inside, _memory
 
 _FORWARD = {"BV": 64, "num_warps": 4, "STAGES": 2}
@@ -68,11 +69,7 @@ def _segments(chunks: int, programs: int, K: int, q: Tensor) -> int:
 
     One part for K > 128, where Ψ (K, K) does not fit in shared memory.
     """
-    return max(1, min(2 * _processors(q) // programs, 16, chunks // 8)) if K <= 128 else 1
-
-
-def _processors(q: Tensor) -> int:
-    return torch.cuda.get_device_properties(q.device).multi_processor_count if q.is_cuda else 1
+    return max(1, min(2 * processors(q.device) // programs, 16, chunks // 8)) if K <= 128 else 1
 
 
 def _tiles(plan: Plan, x: Tensor, *block: int) -> Any:
@@ -82,9 +79,9 @@ def _tiles(plan: Plan, x: Tensor, *block: int) -> Any:
 
 def _rows(x: Tensor) -> tuple[Tensor, int]:
     """(B, L, ...): the tensor, copied if it must be, and the distance from one step to the next, also across rows."""
-    even = x.data_ptr() % 16 == 0 and x.stride(1) * x.itemsize % 16 == 0
-    if not (even and x[0, 0].is_contiguous() and x.stride(0) == x.shape[1] * x.stride(1)):
-        x = x.contiguous()
+    x = rows(x)
+    if x.data_ptr() % 16 or (x.stride(1) * x.itemsize % 16 and not x.is_contiguous()):
+        x = dense_copy(x)  # the copy engine wants multiples of 16 bytes
     return x, x.stride(1)
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ssm_kit.ops import _nvrtc
+from ssm_kit.ops import _gpu, _nvrtc
 
 SPAN = 16
 """Steps between the states that forward keeps for backward: with N = 16 they are as large as x."""
@@ -66,11 +66,12 @@ class Launcher:
         self.packed, self.steps, self.length = bounds is not None, batch * length, length
         self.groups, self.states = B.shape[2:]
         self.dtype, self.device, self.A = x.dtype, x.device, A
-        rows = [None if tensor is None else dense_rows(tensor) for tensor in (x, delta, z, B, C)]
+        rows = [None if tensor is None else _gpu.rows(tensor) for tensor in (x, delta, z, B, C)]
+        distances = [0 if tensor is None else tensor.stride(1) for tensor in rows]
         self.wide, self.inputs = rows[:3], rows[3:]
         self.aligned = _aligned(8, self.wide, self.channels // self.groups)
         sizes = (length, self.rows, self.channels, self.groups, self.states)
-        self.before = (*rows, *map(row_distance, rows), A, D, bias, bounds, *sizes)
+        self.before = (*rows, *distances, A, D, bias, bounds, *sizes)
         self.options = {"SOFTPLUS": int(softplus), "GATE": int(z is not None)}
 
     def blocks(self, shape: Shape) -> int:
@@ -80,7 +81,7 @@ class Launcher:
 
     def segments(self, shape: Shape) -> tuple[int, int]:
         """Steps per segment, and how many there are, so that the GPU is busy with few and short sequences too."""
-        wanted = 4 * _multiprocessors(self.device) // self.blocks(shape)
+        wanted = 4 * _gpu.processors(self.device) // self.blocks(shape)
         segment = self.length
         if self.rows < wanted:
             segment = min(segment, max(512, self.steps // wanted))
@@ -127,32 +128,8 @@ def padded(states: int) -> int:
     return max(8, 1 << (states - 1).bit_length())
 
 
-def dense_rows(tensor: Tensor) -> Tensor:
-    """The tensor, (B, L, ...), or a copy of it, with dense rows, one distance apart through all sequences."""
-    if tensor.is_contiguous():
-        return tensor
-    (batch, length, *shape), (sequence, step, *strides) = tensor.shape, tensor.stride()
-    even = 1 in (batch, length) or sequence == length * step
-    expected = 1
-    for size, stride in zip(reversed(shape), reversed(strides), strict=True):
-        even = even and (size == 1 or stride == expected)
-        expected *= size
-    return tensor if even else tensor.clone(memory_format=torch.contiguous_format)
-
-
 def _aligned(count: int, rows: list[Tensor | None], size: int = 0) -> bool:
     """Whether pieces of `count` elements can be read at once: rows that begin at them, and a size that they fill."""
     given = [tensor for tensor in rows if tensor is not None]
-    distances = (row_distance(tensor) % count == 0 for tensor in given)
+    distances = (tensor.stride(1) % count == 0 for tensor in given)
     return size % count == 0 and all(distances) and all(tensor.data_ptr() % 16 == 0 for tensor in given)
-
-
-@functools.cache
-def _multiprocessors(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count
-
-
-def row_distance(tensor: Tensor | None) -> int:
-    if tensor is None:
-        return 0
-    return tensor.stride(0) if tensor.shape[1] == 1 else tensor.stride(1)  # an axis of one step has any stride

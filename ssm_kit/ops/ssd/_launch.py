@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ssm_kit.ops._gpu import processors, rows
 from ssm_kit.ops.ssd import _backward, _forward, _step
-from ssm_kit.ops.ssd._plan import Plan, ceil, plan_of, power, processors, rows, with_copies
+from ssm_kit.ops.ssd._plan import Plan, ceil, plan_of, power, with_copies
 
 HEADS = 16
 """Heads that one program of `prepare` and `finish` takes."""

@@ -138,11 +138,6 @@ def capability(device: torch.device) -> int:
     return torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 8
 
 
-@functools.cache
-def processors(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
-
-
 def ceil(size: int, divisor: int) -> int:
     return -(-size // divisor)
 
@@ -150,11 +145,3 @@ def ceil(size: int, divisor: int) -> int:
 def power(size: int) -> int:
     """The next power of two."""
     return 1 << (size - 1).bit_length()
-
-
-def rows(tensor: Tensor) -> Tensor:
-    """(B, L, ...), copied unless one stride leads from each step to the next, also across rows of the batch."""
-    if tensor.is_contiguous():
-        return tensor
-    even = tensor.shape[0] == 1 or tensor.stride(0) == tensor.shape[1] * tensor.stride(1)
-    return tensor if even and tensor.stride(1) > 0 and tensor[0, 0].is_contiguous() else tensor.contiguous()
