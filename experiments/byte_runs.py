@@ -119,19 +119,27 @@ def _complete(runs: list[Run], options: argparse.Namespace, deadline: float) -> 
     waiting = [run for run in runs if run.key not in done]
     options.folder.mkdir(parents=True, exist_ok=True)
     task = partial(_train_and_write, options=options, deadline=deadline)
-    bar = tqdm(_spread(task, waiting, options.workers), total=len(runs), initial=len(done), unit="run")
+    bar = tqdm(_spread(task, waiting, options.workers, options.device), total=len(runs), initial=len(done), unit="run")
     failures = [failure for failure in bar if failure]
     if failures:
         raise SystemExit("\n".join(failures))
     return list(finished(runs, options.folder).values())
 
 
-def _spread(task: Any, runs: list[Run], workers: int) -> Iterator[str | None]:
+def _spread(task: Any, runs: list[Run], workers: int, device: str) -> Iterator[str | None]:
     if workers == 1 or len(runs) < 2:
         yield from map(task, runs)
         return
-    with multiprocessing.get_context("spawn").Pool(min(workers, len(runs))) as pool:
+    context = multiprocessing.get_context("spawn")
+    places = context.SimpleQueue()
+    for place in range(workers):
+        places.put(place)
+    with context.Pool(min(workers, len(runs)), _take_place, (places, device)) as pool:
         yield from pool.imap_unordered(task, runs)
+
+
+def _take_place(places: Any, device: str) -> None:
+    machine.take_gpu(places.get(), device)
 
 
 def _train_and_write(run: Run, options: argparse.Namespace, deadline: float) -> str | None:

@@ -132,6 +132,12 @@ def wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
+def take_gpu(place: int, device: str) -> None:
+    """Let this process, the `place`-th of several, work on one of the machine's GPUs: they are dealt out in turn."""
+    if device == "cuda":
+        torch.cuda.set_device(place % torch.cuda.device_count())
+
+
 def only_kernels() -> None:
     """A slower operator in place of a GPU kernel is an error from now on: what is measured must be the kernels."""
     warnings.filterwarnings("error", message=".*no GPU kernel", category=RuntimeWarning)

@@ -16,7 +16,8 @@ the GPU idle nearly all the time, first because Python launches slowly, then bec
 it. Every run's training step is therefore a CUDA graph on a stream of its own (`experiments.lane`), compiled by
 torch.compile into fewer kernels, and a worker process replays those of several runs in turn. Workers are processes,
 because building, compiling and capturing is Python's work. Their kernels overlap only under NVIDIA's MPS; without it
-the GPU serves one process at a time. Start it before, if you may: `nvidia-cuda-mps-control -d`.
+the GPU serves one process at a time. Start it before, if you may: `nvidia-cuda-mps-control -d`. Several GPUs are dealt
+out to the workers in turn.
 """
 
 import argparse
@@ -185,7 +186,8 @@ def _in_processes(waiting: list[Run], plan: Plan, bar: tqdm) -> list[str]:
     context, failures = multiprocessing.get_context("spawn"), []
     shares = [share for share in shared_out(waiting, plan.workers) if share]
     queue: Any = context.Queue()
-    processes = [context.Process(target=_worker, args=(share, plan, queue)) for share in shares]
+    jobs = [(share, plan, place, queue) for place, share in enumerate(shares)]
+    processes = [context.Process(target=_worker, args=job) for job in jobs]
     for process in processes:
         process.start()
     left = len(processes)
@@ -201,16 +203,18 @@ def _in_processes(waiting: list[Run], plan: Plan, bar: tqdm) -> list[str]:
 
 
 def shared_out(waiting: Sequence[Run], workers: int) -> list[list[Run]]:
-    """The runs of each worker: all of one model in a row at one worker, which compiles it once; then dealt in turn."""
+    """The runs of each worker: those of one model in a row, which is compiled once, up to an equal share."""
+    most = -(-len(waiting) // workers)
     models: dict[str, list[Run]] = {}
     for run in waiting:
         models.setdefault(json.dumps(run.model.to_dict()), []).append(run)
-    together = list(models.values())
-    return [[run for runs in together[i::workers] for run in runs] for i in range(workers)]
+    rows = [runs[start : start + most] for runs in models.values() for start in range(0, len(runs), most)]
+    return [[run for row in rows[i::workers] for run in row] for i in range(workers)]
 
 
-def _worker(share: list[Run], plan: Plan, queue: Any) -> None:
+def _worker(share: list[Run], plan: Plan, place: int, queue: Any) -> None:
     torch.set_num_threads(1)
+    machine.take_gpu(place, plan.device)
     try:
         for failure in work(share, plan):
             queue.put(("run", failure))

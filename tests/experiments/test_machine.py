@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from experiments import machine
 from ssm_kit import results
@@ -72,3 +73,13 @@ def test_a_result_that_the_schema_refuses_is_kept(tmp_path):
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_every_script_says_how_it_is_run(script):
     assert f"\n    python -m experiments.{script.stem} " in script.read_text(encoding="utf-8")
+
+
+def test_gpus_are_dealt_out_in_turn(monkeypatch):
+    taken: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    for place in range(5):
+        machine.take_gpu(place, "cuda")
+        machine.take_gpu(place, "cpu")
+    assert taken == [0, 1, 0, 1, 0]

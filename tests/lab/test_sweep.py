@@ -169,3 +169,4 @@ def test_runs_of_one_model_go_to_one_worker():
         [(16, 0), (16, 1)],
     ]
     assert sweep.shared_out(runs[:1], 3) == [runs[:1], [], []]
+    assert [len(share) for share in sweep.shared_out([run(seed=seed) for seed in range(5)], 3)] == [2, 2, 1]
