@@ -24,6 +24,13 @@ def step_sizes(delta: Tensor, bias: Tensor | None, softplus: bool) -> Tensor:
     return delta
 
 
+def total_step(delta: Tensor, bias: Tensor | None, softplus: bool) -> Tensor:
+    """Σ Δ over time, without the time axis, in at least single precision."""
+    wide = delta.to(torch.promote_types(delta.dtype, torch.float32))
+    wide = wide if bias is None else wide + bias
+    return (F.softplus(wide) if softplus else wide).sum(1)
+
+
 def require_steps_on_gpu(delta: Tensor, bias: Tensor | None, softplus: bool) -> None:
     """Check Δ as `step_sizes` does, but on the GPU, which then stops the program at the next synchronisation."""
     if not softplus:

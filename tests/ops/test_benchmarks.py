@@ -1,10 +1,17 @@
 """The benchmark compares implementations of one thing, and its arithmetic is right."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 from benchmarks.cpu import cases, memory
 from benchmarks.measure import exponent, times
+from ssm_kit import results
 
 LENGTH = 64
 
@@ -30,3 +37,17 @@ def test_time_and_memory_of_a_scan():
     length = 512
     input_, states = (4 * length * 256 * 4 * n for n in (1, 16))  # bytes of x, and of all states if they were kept
     assert input_ < memory(0, case, ours, length, threads=1) < states
+
+
+def test_a_sequence_in_pieces_is_measured(tmp_path: Path):
+    out = tmp_path / "sequence_parallel.json"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m"]
+    command += ["benchmarks.sequence_parallel", "--smoke", "--commit", "0123abc", "--out", str(out)]
+    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())
+    results.validate(result, "sequence_parallel")
+    for rows in result["data"].values():
+        assert [row["gpus"] for row in rows] == [1, 2]
+        assert all(row["both_ms"] > 0 and row["error"] < 1e-5 for row in rows)

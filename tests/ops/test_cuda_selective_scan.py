@@ -24,8 +24,8 @@ def sources(dtype: torch.dtype, states: int, softplus: int = 1, gate: int = 1) -
     return [
         kernel_source("forward", dtype, states, forward_shape(states), **options),
         kernel_source("backward", dtype, states, backward_shape(states), **options),
-        kernel_source("carry", dtype, states, CARRY, REVERSE=0, **options),
-        kernel_source("carry", dtype, states, CARRY, REVERSE=1, **options),
+        kernel_source("carry", dtype, states, CARRY, REVERSE=0, LAST=0, **options),
+        kernel_source("carry", dtype, states, CARRY, REVERSE=1, LAST=1, **options),
         kernel_source("step", dtype, states, STEP, **options),
     ]
 
@@ -120,6 +120,25 @@ def test_channels_and_groups(channels, groups):
 @pytest.mark.parametrize("dtype", [SINGLE, HALF, BFLOAT])
 def test_states_and_dtypes(states, dtype):
     assert_right(make(67, states=states, dtype=dtype, channels=48), TOLERANCE[dtype])
+
+
+@gpu
+@pytest.mark.parametrize("dtype", [SINGLE, BFLOAT])
+@pytest.mark.parametrize(("batch", "length"), [(1, 1), (3, 100), (1, 2100)])
+def test_states_at_the_ends_alone(batch, length, dtype):
+    """What sequence-parallel ranks tell each other: the last state, and the gradient of the first."""
+    tensors = make(length, batch=batch, dtype=dtype)
+    x, delta, A, B, C, z, start = (tensors[name] for name in ("x", "delta", "A", "B", "C", "z", "initial_state"))
+    steps = {"delta_bias": tensors["delta_bias"], "delta_softplus": True}
+    end, through = cuda.boundary(x, delta, A, B, **steps)
+    exact = {name: tensor.double() for name, tensor in tensors.items()}
+    exact["initial_state"].requires_grad_()
+    y, state = selective_scan(**exact, delta_softplus=True, return_final_state=True, backend="torch")
+    dy = torch.randn_like(y).to(dtype)
+    (wanted,) = torch.autograd.grad(y, [exact["initial_state"]], dy.double())
+    found = {"state": end + through * start, "start": cuda.start_gradient(dy, delta, A, C, z=z, **steps)}
+    for name, exactly in {"state": state, "start": wanted}.items():
+        assert (found[name] - exactly).norm() <= TOLERANCE[dtype] * exactly.norm(), name
 
 
 @gpu

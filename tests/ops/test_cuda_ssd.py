@@ -317,15 +317,21 @@ def interpreted() -> None:
         options = {"cu_seqlens": cu_seqlens, "delta_softplus": softplus, "return_final_state": True}
         y, state = ssd(**exact, **options, backend="torch")
         dy, dstate = torch.randn_like(y).to(tensors["x"].dtype), torch.randn_like(state)
-        wanted = dict(
-            zip(exact, torch.autograd.grad((y, state), list(exact.values()), (dy.double(), dstate)), strict=True)
-        )
+        by_outputs = dy.double(), dstate
+        gradients = torch.autograd.grad((y, state), list(exact.values()), by_outputs, retain_graph=True)
+        wanted = dict(zip(exact, gradients, strict=True))
         absent = dict.fromkeys(_launch.Inputs._fields) | {"cu_seqlens": cu_seqlens}
         inputs = _launch.Inputs(**absent | tensors)
         found_y, ungated, found_state = _launch.forward(inputs, softplus, "z" in tensors)
         gradients = _launch.backward(inputs, softplus, dy, dstate.float(), ungated)
         found = dict(zip(_launch.Inputs._fields, gradients, strict=False)) | {"y": found_y, "state": found_state}
-        for name, expected in (wanted | {"y": y.detach(), "state": state.detach()}).items():
+        wanted |= {"y": y.detach(), "state": state.detach(), "end": state.detach()}
+        found["end"] = _launch.end(inputs, softplus)
+        if "initial_state" in tensors:
+            (wanted["start"],) = torch.autograd.grad(y, [exact["initial_state"]], dy.double())
+            gated = dy * torch.nn.functional.silu(tensors["z"]) if "z" in tensors else dy
+            found["start"] = _launch.start_gradient(inputs._replace(x=gated, B=inputs.C, initial_state=None), softplus)
+        for name, expected in wanted.items():
             error = float((found[name].view_as(expected) - expected).norm() / expected.norm())
             assert error <= limit, (name, error)
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ PIECES = (5, 40, 1)
 """Steps on each rank: uneven, one of them a single step."""
 SHARED = ("A", "D", "delta_bias", "initial_state")
 OPTIONS = {"delta_softplus": True, "return_final_state": True}
-OPERATORS = {"selective_scan": (selective_scan, sequence_parallel_selective_scan), "ssd": (ssd, sequence_parallel_ssd)}
+SCANS = (selective_scan, sequence_parallel_selective_scan)
+OPERATORS = {"selective_scan": SCANS, "complex selective_scan": SCANS, "ssd": (ssd, sequence_parallel_ssd)}
 
 
 def make(operator: str, length: int) -> dict[str, torch.Tensor]:
@@ -26,53 +28,67 @@ def make(operator: str, length: int) -> dict[str, torch.Tensor]:
     def noise(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
-    inner, state, skip = ((4,), (4, 3), (4,)) if operator == "selective_scan" else ((4, 2), (4, 2, 3), (4, 2))
+    inner, state, skip = ((4, 2), (4, 2, 3), (4, 2)) if operator == "ssd" else ((4,), (4, 3), (4,))
     tensors = {"x": noise(2, length, *inner), "z": noise(2, length, *inner), "delta": noise(2, length, 4)}
     tensors |= {"B": noise(2, length, 2, 3), "C": noise(2, length, 2, 3), "D": noise(*skip), "delta_bias": noise(4)}
-    A = noise(4, 3) if operator == "selective_scan" else noise(4)
-    return tensors | {"A": -A.exp(), "initial_state": noise(2, *state)}
+    tensors |= {"A": -(noise(4) if operator == "ssd" else noise(4, 3)).exp(), "initial_state": noise(2, *state)}
+    if operator.startswith("complex"):
+        some = ("A", "B", "C", "initial_state")
+        tensors |= {name: torch.complex(tensors[name], noise(*tensors[name].shape)) for name in some}
+    return tensors
 
 
 def differentiate(function, tensors, y_weights, state_weights):
     """y, the last state, and the gradients of a weighted sum of both."""
     leaves = {name: tensor.clone().requires_grad_() for name, tensor in tensors.items()}
     y, state = function(**leaves, **OPTIONS)
-    loss = (y_weights * y).sum() + (state_weights * state).sum()
+    loss = ((y_weights * y).sum() + (state_weights * state).sum()).real
     return y, state, dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
 
 
-def check(operator: str, pieces: tuple[int, ...], group: dist.ProcessGroup) -> None:
-    """Compare this rank's piece with the same piece of the whole."""
+def check(operator: str, pieces: tuple[int, ...], group: dist.ProcessGroup, dtype: torch.dtype, limit: float) -> None:
+    """Compare this rank's piece with the same piece of the whole in float64."""
+    device = f"cuda:{dist.get_rank()}" if dtype == torch.float32 else "cpu"
     rank, whole = dist.get_rank(group), make(operator, sum(pieces))
+    whole = {name: rounded(tensor, dtype).to(device).to(tensor.dtype) for name, tensor in whole.items()}
     cut = slice(sum(pieces[:rank]), sum(pieces[: rank + 1]))
-    piece = {name: tensor if name in SHARED else tensor[:, cut] for name, tensor in whole.items()}
+    piece = {name: rounded(tensor if name in SHARED else tensor[:, cut], dtype) for name, tensor in whole.items()}
     y_weights, state_weights = torch.randn_like(whole["x"]), torch.randn_like(whole["initial_state"])
     for weights in (y_weights, state_weights):
         dist.broadcast(weights, dist.get_global_rank(group, 0), group=group)
     last = rank == len(pieces) - 1  # the whole's last state is the last rank's
     one, many = OPERATORS[operator]
-    y, state, gradients = differentiate(one, whole, y_weights, state_weights)
-    y_r, state_r, gradients_r = differentiate(
-        lambda **t: many(**t, group=group), piece, y_weights[:, cut], state_weights * last
-    )
-    assert_close(y_r, y[:, cut], 1e-12, "y")
+    y, state, gradients = differentiate(partial(one, backend="torch"), whole, y_weights, state_weights)
+    weights = rounded(y_weights[:, cut], dtype), rounded(state_weights * last, dtype)
+    y_r, state_r, gradients_r = differentiate(partial(many, group=group), piece, *weights)
+    assert_close(y_r.to(y.dtype), y[:, cut], limit, "y")
     if last:
-        assert_close(state_r, state, 1e-12, "state")
+        assert_close(state_r.to(state.dtype), state, limit, "state")
     for name, gradient in gradients_r.items():
         if name in SHARED:
             dist.all_reduce(gradient, group=group)
-        assert_close(gradient, gradients[name] if name in SHARED else gradients[name][:, cut], 1e-11, name)
+        expected = gradients[name] if name in SHARED else gradients[name][:, cut]
+        assert_close(gradient.to(expected.dtype), expected, 10 * limit, name)
 
 
-def work(rank: int, store: str) -> None:
-    """One process: all ranks, then the first two alone, then one without anybody."""
+def rounded(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """In `dtype`, or its complex counterpart."""
+    return tensor.to(dtype.to_complex() if tensor.is_complex() else dtype)
+
+
+def work(rank: int, store: str, sizes: tuple[int, ...], dtype: torch.dtype, limit: float) -> None:
+    """One process of `sizes[0]`: all ranks, then fewer, then one without anybody. In float32 each has a GPU."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=len(PIECES))
-    groups = [dist.new_group(list(range(size))) for size in (3, 2, 1)]
-    for size, group in zip((3, 2, 1), groups, strict=True):
+    if dtype == torch.float32:
+        torch.cuda.set_device(rank)
+    backend = "nccl" if dtype == torch.float32 else "gloo"
+    dist.init_process_group(backend, init_method=f"file://{store}", rank=rank, world_size=sizes[0])
+    groups = [dist.new_group(list(range(size))) for size in sizes]
+    for size, group in zip(sizes, groups, strict=True):
         if rank < size:
             for operator in OPERATORS:
-                check(operator, PIECES[:size], group)
+                if dtype == torch.float64 or not operator.startswith("complex"):  # kernels have no complex numbers
+                    check(operator, PIECES[:size], group, dtype, limit)
     dist.barrier()
     dist.destroy_process_group()
 
@@ -81,7 +97,13 @@ def work(rank: int, store: str) -> None:
 def test_pieces_equal_the_whole(tmp_path: Path):
     """Three processes, of which two and one make up groups of their own: values and every gradient."""
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    mp.spawn(work, (str(tmp_path / "store"),), nprocs=len(PIECES))
+    mp.spawn(work, (str(tmp_path / "store"), (3, 2, 1), torch.float64, 1e-12), nprocs=3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two NVIDIA GPUs")
+def test_pieces_on_two_gpus_equal_the_whole(tmp_path: Path):
+    mp.spawn(work, (str(tmp_path / "store"), (2, 1), torch.float32, 1e-5), nprocs=2)
 
 
 def test_without_processes():

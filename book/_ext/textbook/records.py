@@ -1,5 +1,7 @@
 """The directive {stored-results}: every stored result, from the record that each carries."""
 
+from typing import Any
+
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
@@ -8,10 +10,10 @@ from sphinx.util.docutils import SphinxDirective
 from ssm_kit import results
 
 ENTRY = """\
-**{name}**. {what}. Took {wall_s:.0f} s on {machine}, with torch {torch}, on {date}.
+**{name}**. {what}. Took {wall_s:.0f} s{note} on {machine}, with torch {torch}, on {date}.
 
 ```sh
-python -m {module} --out ssm_kit/results/{name}.json
+{launcher} -m {module} --out ssm_kit/results/{name}.json
 ```
 """
 
@@ -23,13 +25,24 @@ class StoredResults(SphinxDirective):
         lines: list[str] = []
         for name in results.names():
             self.env.note_dependency(str(results.FOLDER / f"{name}.json"))
-            record = results.load(name)
-            machine = "one " + record["gpu"] if record["gpu"] else "a CPU"
-            module = record["script"].removesuffix(".py").replace("/", ".")
-            lines += ENTRY.format(name=name, machine=machine, module=module, **record).splitlines()
+            lines += entry(name, results.load(name)).splitlines()
         holder = nodes.container()
         self.state.nested_parse(StringList(lines, "stored-results"), 0, holder)
         return holder.children
+
+
+def entry(name: str, record: dict[str, Any]) -> str:
+    """The paragraph and the command of one result; its settings may name a launcher, a number of GPUs, whose time."""
+    settings = record["settings"]
+    count = settings.get("gpus", 1)
+    return ENTRY.format(
+        name=name,
+        machine=f"{'one' if count == 1 else count} {record['gpu']}" if record["gpu"] else "a CPU",
+        module=record["script"].removesuffix(".py").replace("/", "."),
+        launcher=settings.get("launcher", "python"),
+        note=f" ({settings['wall_s']})" if "wall_s" in settings else "",
+        **record,
+    )
 
 
 def setup(app: Sphinx) -> None:

@@ -60,9 +60,9 @@ def selective_scan(
             the program later, at its next synchronisation: checking them at once would cost one.
         NotImplementedError: backend="cuda" for what the kernels do not serve: float64, complex numbers, N above 64.
     """
-    size = _check_arguments("B L", x, delta, A, B, C, D, z, delta_bias)
+    size = check_arguments("B L", x, delta, A, B, C, D, z, delta_bias)
     given = (x, delta, A, B, C, D, z, delta_bias)
-    backend = resolve(backend, "selective_scan", x.device, lambda: _obstacle(*given, initial_state))
+    backend = resolve(backend, "selective_scan", x.device, lambda: obstacle(*given, initial_state))
     run = _by_kernels if backend == "cuda" else functools.partial(_by_torch, _SCANS[backend])
     y, state = run(size, *given, delta_softplus, initial_state, cu_seqlens)
     return (y, state) if return_final_state else y
@@ -97,9 +97,9 @@ def selective_scan_step(
     Raises:
         ValueError: as `selective_scan`.
     """
-    size = _check_arguments("B", x, delta, A, B, C, D, z, delta_bias)
+    size = check_arguments("B", x, delta, A, B, C, D, z, delta_bias)
     _check_state("state", state, x, (size["B"], size["D"], size["N"]), "(B, D, N)")
-    if step_on_gpu("selective_scan_step", _obstacle, x, delta, A, B, C, D, z, delta_bias, state):
+    if step_on_gpu("selective_scan_step", obstacle, x, delta, A, B, C, D, z, delta_bias, state):
         from ssm_kit.ops.selective_scan import cuda
 
         _selective.require_steps_on_gpu(delta, delta_bias, delta_softplus)
@@ -110,7 +110,8 @@ def selective_scan_step(
     )  # fmt: skip
 
 
-def _obstacle(x: Tensor, delta: Tensor, A: Tensor, *others: Tensor | None) -> str | None:
+def obstacle(x: Tensor, delta: Tensor, A: Tensor, *others: Tensor | None) -> str | None:
+    """Why the GPU kernels cannot serve a call with these tensors, or None."""
     from ssm_kit.ops.selective_scan import cuda
 
     return cuda.unsupported(x, delta, A, *others)
@@ -126,7 +127,7 @@ def _by_kernels(
 
     if cu_seqlens is not None:
         sequence_count(cu_seqlens, batch=size["B"], length=size["L"])
-    _check_initial(initial_state, x, size, cu_seqlens)
+    check_initial(initial_state, x, size, cu_seqlens)
     _selective.require_steps_on_gpu(delta, delta_bias, delta_softplus)
     return cuda.scan(x, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, cu_seqlens)
 
@@ -139,14 +140,14 @@ def _by_torch(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """y and the final state by the scan of "reference" or "torch"."""
     bounds = None if cu_seqlens is None else sequence_bounds(cu_seqlens, batch=size["B"], length=size["L"])
-    shape = _check_initial(initial_state, x, size, cu_seqlens)
+    shape = check_initial(initial_state, x, size, cu_seqlens)
     return _selective.run(
         scan, _prepare, _skip_and_gate, bounds, shape, x, delta, A, B, C,
         D=D, z=z, delta_bias=delta_bias, delta_softplus=delta_softplus, initial_state=initial_state,
     )  # fmt: skip
 
 
-def _check_arguments(
+def check_arguments(
     axes: str, x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor,
     D: Tensor | None, z: Tensor | None, delta_bias: Tensor | None,
 ) -> dict[str, int]:  # fmt: skip
@@ -163,7 +164,7 @@ def _check_arguments(
     return size
 
 
-def _check_initial(
+def check_initial(
     state: Tensor | None, x: Tensor, size: dict[str, int], cu_seqlens: Tensor | None
 ) -> tuple[int, int, int]:
     """Check the initial state; return its shape."""

@@ -91,10 +91,18 @@ class Launcher:
 
     def carried(self, segment: int, slots: int, dy: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """What each segment makes of no state (of no gradient, with `dy`), and its total of step sizes."""
-        if segment >= self.length:
-            return None, None
+        return (None, None) if segment >= self.length else self._carry(segment, slots, dy, last=False)
+
+    def left(self, dy: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What whole sequences make of no state (of no gradient, with `dy`), and their totals of step sizes."""
+        segment, slots = self.segments(CARRY)
+        ends, sums = (part.unflatten(0, (self.rows, -1)) for part in self._carry(segment, slots, dy, last=True))
+        later = sums.cumsum(1) - sums if dy is not None else sums.flip(1).cumsum(1).flip(1) - sums  # (B, segments, D)
+        return (torch.exp(self.A * later[..., None]) * ends).sum(1), sums.sum(1)
+
+    def _carry(self, segment: int, slots: int, dy: Tensor | None, *, last: bool) -> tuple[Tensor, Tensor]:
         ends, sums = self.A.new_empty((slots, *self.A.shape)), self.A.new_empty((slots, self.channels))
-        self.run("carry", CARRY, segment, slots, dy, ends, sums, REVERSE=int(dy is not None))
+        self.run("carry", CARRY, segment, slots, dy, ends, sums, REVERSE=int(dy is not None), LAST=int(last))
         return ends, sums
 
     def run(self, kernel: str, shape: Shape, segment: int, slots: int, *arguments: Any, **constants: int) -> None:

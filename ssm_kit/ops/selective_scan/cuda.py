@@ -36,7 +36,7 @@ import torch
 from torch import Tensor
 
 from ssm_kit.ops import _nvrtc
-from ssm_kit.ops._gpu import unsupported_dtype
+from ssm_kit.ops._gpu import dense_copy, unsupported_dtype
 from ssm_kit.ops.selective_scan._launch import SPAN, Launcher, backward_shape, forward_shape, padded
 
 MAX_STATES = 64
@@ -97,6 +97,30 @@ def step(
     return y.to(x.dtype), after
 
 
+def boundary(
+    x: Tensor, delta: Tensor, A: Tensor, B: Tensor, *, delta_bias: Tensor | None, delta_softplus: bool
+) -> tuple[Tensor, Tensor]:
+    """What `scan` makes of a zero state, and its decay of any other, both (B, D, N); no outputs."""
+    x, delta, B, _, _, A, _, bias, _ = _prepare(x, delta, A, B, B, None, None, delta_bias, None)
+    end, total = Launcher(x, delta, A, B, B, None, None, bias, None, delta_softplus).left(None)
+    return end, torch.exp(A * total[..., None])
+
+
+def start_gradient(
+    dy: Tensor, delta: Tensor, A: Tensor, C: Tensor, *, z: Tensor | None, delta_bias: Tensor | None,
+    delta_softplus: bool,
+) -> Tensor:  # fmt: skip
+    """The gradient of the initial state of `scan`, (B, D, N), given that of its outputs alone."""
+    dy, delta, _, C, z, A, _, bias, _ = _prepare(dy, delta, A, C, C, None, z, delta_bias, None)
+    dy = _dense(dy)
+    return Launcher(dy, delta, A, C, C, None, z, bias, None, delta_softplus).left(dy)[0]
+
+
+def _dense(dy: Tensor) -> Tensor:
+    """As the kernels read it: in one block that begins at a multiple of 16 bytes."""
+    return dy.contiguous() if dy.data_ptr() % 16 == 0 else dense_copy(dy)
+
+
 @torch.library.custom_op("ssm_kit::selective_scan_forward", mutates_args=(), device_types="cuda")
 def _forward(
     x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
@@ -136,7 +160,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of x, delta, A, B, C, D, z, bias and of the initial states; all of them, needed or not."""
     launcher = Launcher(x, delta, A, B, C, D, z, bias, bounds, softplus)
-    dy = dy.contiguous() if dy.data_ptr() % 16 == 0 else dy.clone(memory_format=torch.contiguous_format)
+    dy = _dense(dy)
     dfinal = None if dfinal is None else dfinal.contiguous()
     shape = backward_shape(A.shape[1])
     segment, slots = launcher.segments(shape)

@@ -61,11 +61,11 @@ def ssd(
             stop the program later, at its next synchronisation, for checking them at once would cost one.
         NotImplementedError: backend="cuda" for what the kernels do not serve: float64, N above 256.
     """
-    size = _check_arguments("B L", x, delta, A, B, C, D, z, delta_bias)
+    size = check_arguments("B L", x, delta, A, B, C, D, z, delta_bias)
     if not isinstance(chunk_size, int) or chunk_size < 1:
         raise ValueError(f"chunk_size must be an integer >= 1; got {chunk_size!r}")
     tensors = {"D": D, "z": z, "delta_bias": delta_bias, "initial_state": initial_state, "cu_seqlens": cu_seqlens}
-    backend = resolve(backend, "ssd", x.device, lambda: _obstacle(x, B, C, delta, A, D, z, delta_bias, initial_state))
+    backend = resolve(backend, "ssd", x.device, lambda: obstacle(x, B, C, delta, A, D, z, delta_bias, initial_state))
     run = _kernels if backend == "cuda" else functools.partial(_portable, _implementation(backend, chunk_size))
     y, state = run(size, x, delta, A, B, C, delta_softplus=delta_softplus, **tensors)
     return (y, state) if return_final_state else y
@@ -101,9 +101,9 @@ def ssd_step(
     Raises:
         ValueError: as `ssd`.
     """
-    size = _check_arguments("B", x, delta, A, B, C, D, z, delta_bias)
+    size = check_arguments("B", x, delta, A, B, C, D, z, delta_bias)
     _check_state("state", state, x, (size["B"], size["H"], size["P"], size["N"]), "(B, H, P, N)")
-    if step_on_gpu("ssd_step", _obstacle, x, B, C, delta, A, D, z, delta_bias, state):
+    if step_on_gpu("ssd_step", obstacle, x, B, C, delta, A, D, z, delta_bias, state):
         from ssm_kit.ops.ssd import cuda
 
         _selective.require_steps_on_gpu(delta, delta_bias, delta_softplus)
@@ -114,7 +114,8 @@ def ssd_step(
     )  # fmt: skip
 
 
-def _obstacle(x: Tensor, B: Tensor, *others: Tensor | None) -> str | None:
+def obstacle(x: Tensor, B: Tensor, *others: Tensor | None) -> str | None:
+    """Why the GPU kernels cannot serve a call with these tensors, or None."""
     from ssm_kit.ops.ssd import cuda
 
     return cuda.unsupported(x, B, *others)
@@ -131,7 +132,7 @@ def _kernels(
     if cu_seqlens is not None:
         sequence_count(cu_seqlens, batch=size["B"], length=size["L"])
         cu_seqlens = cu_seqlens.to(x.device)
-    _check_initial(initial_state, x, size, cu_seqlens)
+    check_initial(initial_state, x, size, cu_seqlens)
     _selective.require_steps_on_gpu(delta, delta_bias, delta_softplus)
     return cuda.scan(
         x, delta, A, B, C, delta_bias=delta_bias, delta_softplus=delta_softplus, initial_state=initial_state,
@@ -145,12 +146,12 @@ def _portable(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """y and the final state by the scan of "reference" or "torch"."""
     bounds = None if cu_seqlens is None else sequence_bounds(cu_seqlens, batch=size["B"], length=size["L"])
-    shape = _check_initial(initial_state, x, size, cu_seqlens)
+    shape = check_initial(initial_state, x, size, cu_seqlens)
     options["initial_state"] = initial_state
     return _selective.run(scan, _prepare, _skip_and_gate, bounds, shape, x, delta, A, B, C, **options)
 
 
-def _check_initial(
+def check_initial(
     state: Tensor | None, x: Tensor, size: dict[str, int], cu_seqlens: Tensor | None
 ) -> tuple[int, int, int, int]:
     """Check the initial state; return its shape."""
@@ -164,7 +165,7 @@ def _implementation(backend: str, chunk_size: int) -> Callable[..., tuple[Tensor
     return reference.scan if backend == "reference" else functools.partial(chunked.scan, chunk_size=chunk_size)
 
 
-def _check_arguments(
+def check_arguments(
     axes: str, x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor,
     D: Tensor | None, z: Tensor | None, delta_bias: Tensor | None,
 ) -> dict[str, int]:  # fmt: skip

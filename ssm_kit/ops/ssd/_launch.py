@@ -103,6 +103,27 @@ def backward(inputs: Inputs, softplus: bool, dy: Tensor, dfinal: Tensor, ungated
     return dx, ddelta, dA, dB, dC, dD, dz, ddelta.sum((0, 1)), dinitial
 
 
+def end(inputs: Inputs, softplus: bool) -> Tensor:
+    """The final state of `forward` alone."""
+    return _left(inputs, softplus, reverse=False)
+
+
+def start_gradient(inputs: Inputs, softplus: bool) -> Tensor:
+    """The gradient of the initial state in `backward` alone, with dy before the gate in the place of x and C in B's."""
+    return _left(inputs, softplus, reverse=True)
+
+
+def _left(inputs: Inputs, softplus: bool, *, reverse: bool) -> Tensor:
+    """What leaves the sequences at the end of a walk that keeps nothing else."""
+    t = inputs.laid_out()
+    plan = with_copies(plan_of(t.x, t.B, t.cu_seqlens), t.x, t.B)
+    chunks = _prepare(plan, t, softplus)
+    left = _empty(t.x, (plan.sequences, plan.heads, plan.P, plan.N))
+    B = _scaled(plan, chunks, t, t.B) if reverse else States(t.B, None)
+    _walk(plan, chunks, t.x, None, B, t.cu_seqlens, t.initial_state, None, left, reverse=reverse)
+    return left
+
+
 def step(
     x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor, D: Tensor | None, z: Tensor | None,
     delta_bias: Tensor | None, softplus: bool,
@@ -162,12 +183,13 @@ def _ends(
 
 def _walk(
     plan: Plan, chunks: Chunks, x: Tensor, rest: Tensor | None, B: States, bounds: Tensor | None,
-    arriving: Tensor | None, states: States, leaving: Tensor | None, *, reverse: bool,
+    arriving: Tensor | None, states: States | None, leaving: Tensor | None, *, reverse: bool,
 ) -> None:  # fmt: skip
-    """Fill `states` with what reaches every chunk, and `leaving` with what leaves each sequence."""
+    """Fill `states` with what reaches every chunk, and `leaving` with what leaves each sequence; either may be None."""
     segments = plan.segments(processors(x.device))
     ends, passed = _ends(plan, chunks, x, rest, B, bounds, segments, reverse=reverse)
-    tensors = (arriving, ends, passed, plan.states(states.values, plan.block_n), states.units, leaving, None, None)
+    kept = (None, None) if states is None else (plan.states(states.values, plan.block_n), states.units)
+    tensors = (arriving, ends, passed, *kept, leaving, None, None)
     _launch_walk(plan, chunks, x, rest, B, bounds, segments, *tensors, reverse=reverse)
 
 

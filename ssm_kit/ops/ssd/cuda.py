@@ -38,10 +38,12 @@ share B, C and the scores, and overlap the products of one with the decays of th
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ssm_kit.ops._autograd import differentiable_once
 from ssm_kit.ops._gpu import unsupported_dtype
+from ssm_kit.ops._selective import total_step
 from ssm_kit.ops.ssd import _launch
 from ssm_kit.ops.ssd._launch import Inputs
 from ssm_kit.ops.ssd._plan import compute_dtype
@@ -78,6 +80,30 @@ def step(
     """`ssd_step` in one launch, without gradients; it neither waits for the GPU nor writes into its arguments."""
     with torch.cuda.device(x.device):
         return _launch.step(x, delta, A, B, C, state, D, z, delta_bias, delta_softplus)
+
+
+def boundary(
+    x: Tensor, delta: Tensor, A: Tensor, B: Tensor, *, delta_bias: Tensor | None, delta_softplus: bool
+) -> tuple[Tensor, Tensor]:
+    """What `scan` makes of a zero state, (B, H, P, N), and its decay of any other, (B, H, 1, 1); no outputs."""
+    with torch.cuda.device(x.device):
+        end = _launch.end(_stateless(x, delta, A, B, delta_bias), delta_softplus)
+    return end, torch.exp(A * total_step(delta, delta_bias, delta_softplus))[..., None, None]
+
+
+def start_gradient(
+    dy: Tensor, delta: Tensor, A: Tensor, C: Tensor, *, z: Tensor | None, delta_bias: Tensor | None,
+    delta_softplus: bool,
+) -> Tensor:  # fmt: skip
+    """The gradient of the initial state of `scan`, given that of its outputs alone."""
+    before_gate = dy if z is None else (dy.float() * F.silu(z.float())).to(dy.dtype)
+    with torch.cuda.device(dy.device):
+        return _launch.start_gradient(_stateless(before_gate, delta, A, C, delta_bias), delta_softplus)
+
+
+def _stateless(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, delta_bias: Tensor | None) -> Inputs:
+    dtype = compute_dtype(x, B, B)
+    return Inputs(x.to(dtype), delta, A, B.to(dtype), B.to(dtype), None, None, delta_bias, None, None)
 
 
 @torch.library.custom_op("ssm_kit::ssd_forward", mutates_args=(), device_types="cuda")

@@ -80,7 +80,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) carry(
     __shared__ Tile tile;
     const Place at = find_place(p);
     const Segment s = find_segment(p, at.slot);
-    if (s.begin >= s.end || s.index == (REVERSE ? 0 : s.count - 1)) return;  // nobody comes after
+    if (s.begin >= s.end || (!LAST && s.index == (REVERSE ? 0 : s.count - 1))) return;  // nobody comes after
     float a[K][NS] = {}, state[K][NS] = {}, sum[K] = {}, bias[8];
     each_state(p, at, [&](int k, int n, u32 offset) { a[k][n] = p.A[offset] * LOG2E; });
     const Mine mine(p, at);
