@@ -8,8 +8,8 @@ adds up the state that it really starts from,
 
 and runs its piece from there. Backward it is the same in reverse: each rank finds the gradient that its outputs alone
 pass on to the state before the piece, all publish it, each adds up the gradient of the state that it ends in, and the
-backward pass of its piece goes on from there. GPU kernels find the two boundary values without outputs and without the
-gradients of inputs, in a fraction of a scan's time; elsewhere a whole scan is run for them.
+backward pass of its piece goes on from there. On a GPU kernels find the two boundary values alone, without outputs and
+without the gradients of inputs; elsewhere a whole scan is run for them.
 
 Rank r of the group holds the r-th piece; pieces may differ in length. x, delta, B, C and z are a rank's own. A, D,
 delta_bias and initial_state are the same on all ranks, and each rank's gradient of those is its share: add them up over
