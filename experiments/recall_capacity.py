@@ -19,7 +19,9 @@ together as the stream. On 4 to 32 pairs of 128 tokens of 128 kinds (CPU, float3
 six, and eight heads without the window not at all: they knew which values occur and no more.
 
 What is measured is what was learned in 3000 steps, no bound on what could be held. Seeds of Mamba and of linear
-attention end far apart, some at one in n, and Mamba with N = 64 below N = 16: those are failures to learn.
+attention end far apart, some at one in n, and Mamba with N = 64 below N = 16: those are failures to learn. In linear
+attention the feature map decides: on the small task, after 800 steps at 0.005, elu + 1 (one run) was at one in n, and
+Hedgehog's softmax (two runs) answered 0.91 of 4 pairs and 0.4 of 32.
 
 Only the window has rotary positions. The attention that looks keys up has none: what it compares must not depend on how
 far apart they stand. With rotary positions there too, and 16 dimensions a head, one of six runs at the full size (rates
@@ -80,6 +82,10 @@ def linear_attention(keys: int) -> Mixer:
     return {"layer": "LinearAttention", "num_heads": 4, "head_dim": keys}
 
 
+def hedgehog(keys: int) -> Mixer:
+    return {**linear_attention(keys), "feature_map": "hedgehog"}
+
+
 def rg_lru(width: int) -> Mixer:
     return {"layer": "RGLRU", "lru_width": width, "num_heads": width // 16}
 
@@ -97,6 +103,7 @@ def neighbours(window: int = 4) -> Mixer:
 MODELS: dict[str, dict[int, tuple[Mixer, Mixer]]] = {
     "S4D": {n: (s4d(n), s4d(n)) for n in (8, 32, 128)},
     "window 4 + linear attention": {n: (neighbours(), linear_attention(n)) for n in (8, 16, 32, 64)},
+    "window 4 + Hedgehog": {n: (neighbours(), hedgehog(n)) for n in (8, 16, 32, 64)},
     "Mamba": {n: (mamba(n), mamba(n)) for n in (4, 16, 64)},
     "Mamba-2": {n: (mamba2(n), mamba2(n)) for n in (4, 16, 64, 256)},
     "delta rule": {n: (delta_rule(n), delta_rule(n)) for n in (4, 16, 64)},
@@ -143,7 +150,7 @@ def largest(models: Models) -> Models:
 
 
 def full() -> Study:
-    """30 architectures at three learning rates; then, with three seeds, these and 10 for control: 210 runs."""
+    """34 architectures at three learning rates; then, with three seeds, these and 11 for control: 237 runs."""
     made = runs(MODELS, PAIRS, SETTINGS) + runs(largest(MODELS), PAIRS, SETTINGS, parameters=PARAMETERS)
     notes = {"pairs": PAIRS, "d_model": D_MODEL}
     return Study(made, (2e-3, 5e-3, 1e-2), (1, 2, 3), family=("mixer", "size"), score=accuracy, notes=notes)

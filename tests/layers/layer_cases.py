@@ -38,6 +38,7 @@ LAYERS = {
     "gated s4d": lambda: GatedS4D(D_MODEL, 6),
     "s4d-real": lambda: S4D(D_MODEL, 3, "real"),
     "linear attention": lambda: LinearAttention(D_MODEL, 3),
+    "linear attention, hedgehog": lambda: LinearAttention(D_MODEL, 3, feature_map="hedgehog"),
     "attention": lambda: Attention(D_MODEL, 3),
     "grouped attention": lambda: Attention(D_MODEL, 4, 2, 6, rope=1e4, bias=True),
     "gated attention": lambda: Attention(D_MODEL, 4, 2, 4, **QWEN),

@@ -41,6 +41,7 @@ REFUSED = [
     (lambda: RGLRU(8, 10, 4), "lru_width must be a multiple of num_heads = 4; got 10"),
     (lambda: RGLRU(8, decay_range=(0.5, 1)), "decay_range must end below 1; got (0.5, 1)"),
     (lambda: LinearAttention(8, 3), "d_model must be a multiple of num_heads = 3; got 8"),
+    (lambda: LinearAttention(8, 2, feature_map="exp"), "feature_map must be one of 'elu', 'hedgehog'; got 'exp'"),
     (lambda: Attention(8, 3), "d_model must be a multiple of num_heads = 3; got 8"),
     (lambda: Attention(8, 4, 3), "num_heads must be a multiple of num_kv_heads = 3; got 4"),
     (lambda: Attention(8, 4, window=0), "window must be an integer >= 1; got 0"),

@@ -19,13 +19,17 @@ def _seed():
     torch.manual_seed(0)
 
 
+FEATURES = {"elu": lambda x: F.elu(x) + 1, "hedgehog": lambda x: F.softmax(torch.cat([x, -x], -1), -1)}
+
+
+@pytest.mark.parametrize("name", FEATURES)
 @torch.no_grad()
-def test_linear_attention_written_out():
-    layer, x = LinearAttention(D_MODEL, 2, 3).double(), inputs()
+def test_linear_attention_written_out(name):
+    layer, x, features = LinearAttention(D_MODEL, 2, 3, name).double(), inputs(), FEATURES[name]
     q, k, v = (
         project(x).unflatten(-1, (2, 3)).transpose(1, 2) for project in (layer.q_proj, layer.k_proj, layer.v_proj)
     )
-    weights = ((F.elu(q) + 1) @ (F.elu(k) + 1).mT).tril()  # (B, H, L, L)
+    weights = (features(q) @ features(k).mT).tril()  # (B, H, L, L)
     o = weights @ v / weights.sum(-1, keepdim=True)
     torch.testing.assert_close(layer(x)[0], layer.o_proj(o.transpose(1, 2).flatten(2)), rtol=1e-5, atol=1e-6)
 
