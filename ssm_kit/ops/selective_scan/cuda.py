@@ -174,9 +174,10 @@ def _backward(
     dBC = A.new_empty((blocks, batch, length, 2, states))
     launcher.run("backward", shape, segment, slots, dy, dfinal, ends, sums, saved,
                  dx, ddelta, dz, dA, dBC, dDbias, dinitial)  # fmt: skip
-    dB, dC = dBC.unflatten(0, (groups, -1)).sum(1).permute(3, 1, 2, 0, 4).to(x.dtype)
+    parts = dBC.unflatten(0, (groups, -1)).sum(1).permute(3, 1, 2, 0, 4)
+    dB, dC = (part.to(x.dtype, copy=True, memory_format=torch.contiguous_format) for part in parts)
     dD, dbias = dDbias.sum(0)
-    return dx, ddelta, dA.sum(0), dB.contiguous(), dC.contiguous(), dD, dz, dbias.clone(), dinitial
+    return dx, ddelta, dA.sum(0), dB, dC, dD, dz, dbias.clone(), dinitial
 
 
 @_backward.register_fake

@@ -38,7 +38,7 @@ INLINE Inputs read_inputs(const T* from, int count, bool aligned) {
 }
 
 // What a thread reads of one sequence.
-struct Row { float h[NS]; Inputs B, C; T x, delta, z; };
+struct alignas(16) Row { float h[NS]; Inputs B, C; T x, delta, z; };
 
 INLINE void read_row(const Problem& p, u32 row, u32 channel, u32 input, u64 own, int count,
                                          const float* state, Row& r) {
@@ -73,7 +73,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) step(PROBLEM, co
 #pragma unroll
     for (int r = 0; r < ROWS; ++r)  // all reads before the first write, which may not overtake them
         if (first + r < p.length) read_row(p, first + r, channel, input, own, count, state, rows[r]);
-    float a[NS] = {};
+    alignas(16) float a[NS] = {};
     read_share(p.A + own, count, p.aligned, a);
 #pragma unroll
     for (int n = 0; n < NS; ++n) a[n] *= LOG2E;
