@@ -13,7 +13,8 @@ ENTRY = """\
 **{name}**. {what}. Took {wall_s:.0f} s{note} on {machine}, with torch {torch}, on {date}.
 
 ```sh
-{launcher} -m {module} --out ssm_kit/results/{name}.json
+{launcher} -m {module} \\
+    --out ssm_kit/results/{name}.json
 ```
 """
 
