@@ -85,6 +85,28 @@ class TestKernels:
 
     @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
     @pytest.mark.parametrize(
+        "sizes", [{"length": 70}, {"length": 2000, "batch": 1, "width": 64, "states": 128}], ids=str
+    )
+    def test_states_at_the_ends_alone(self, sizes, dtype):
+        """What sequence-parallel ranks tell each other: the last state, and the gradient of the first."""
+        from ssm_kit.ops.ssd import cuda
+
+        tensors = on_gpu(make(**sizes), dtype)
+        x, delta, A, B, C, z = (tensors[name] for name in ("x", "delta", "A", "B", "C", "z"))
+        steps = {"delta_bias": tensors["delta_bias"], "delta_softplus": True}
+        end, through = cuda.boundary(x, delta, A, B, **steps)
+        exact = {name: tensor.double() for name, tensor in tensors.items()}
+        exact["initial_state"].requires_grad_()
+        y, state = definition(delta_softplus=True)(**exact)
+        dy = torch.randn_like(y).to(dtype)
+        (wanted,) = torch.autograd.grad(y, [exact["initial_state"]], dy.double())
+        found = {"state": end + through * tensors["initial_state"]}
+        found["start"] = cuda.start_gradient(dy, delta, A, C, z=z, **steps)
+        for name, exactly in {"state": state, "start": wanted}.items():
+            assert (found[name] - exactly).norm() <= TOLERANCE[dtype] * exactly.norm(), name
+
+    @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+    @pytest.mark.parametrize(
         ("batch", "heads", "groups", "width", "states"),
         [
             (1, 1, 1, 1, 1),
