@@ -87,17 +87,18 @@ def evaluate(
     The model is put into evaluation mode for it, and back. With "fsdp", all processes must call it.
     """
     device, before = _device(model), model.training
-    total = torch.zeros(4, dtype=torch.float64, device=device)
+    total, examples = torch.zeros(4, dtype=torch.float64, device=device), 0
     model.eval()
     with torch.no_grad():
         for index in range(batches):
             batch = task.batch(batch_size, seed=seed, index=index, device=device)
             loss, right = loss_and_hits(model, batch)
             exact = (right | ~batch.mask).all(dim=1).sum()
+            examples += len(batch.mask)  # a task may draw fewer than it is asked for
             total += torch.stack([loss.double(), right.sum().double(), batch.mask.sum().double(), exact.double()])
     model.train(before)
     loss, hits, count, exact = total.tolist()
-    return {"loss": loss / count, "accuracy": hits / count, "exact": exact / (batches * batch_size)}
+    return {"loss": loss / count, "accuracy": hits / count, "exact": exact / examples}
 
 
 def loss_and_hits(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -231,6 +231,15 @@ def test_evaluation_is_on_fresh_examples_and_leaves_the_model_alone():
     assert found == {"loss": pytest.approx(0, abs=1e-6), "accuracy": 1.0, "exact": 1.0}
     found = evaluate(Oracle(mistaken=True), TASK, batches=3, batch_size=10)
     assert (found["accuracy"], found["exact"]) == pytest.approx((0.9, 0.9))
+
+    class Half(type(TASK)):
+        """Draws half of what it is asked for, as tasks do whose examples are long."""
+
+        def batch(self, size, **which):
+            return super().batch(size // 2, **which)
+
+    found = evaluate(Oracle(mistaken=True), Half(**vars(TASK)), batches=3, batch_size=10)
+    assert (found["accuracy"], found["exact"]) == pytest.approx((0.8, 0.8))
     model = small_model(dropout=0.5)
     assert evaluate(model, TASK) == evaluate(model, TASK)
     assert model.training
