@@ -128,7 +128,7 @@ class _Leave(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         ctx.start_gradient, ctx.group, ctx.rank = start_gradient, group, dist.get_rank(group)
         ctx.save_for_backward(initial, decays)
-        return y.view_as(y), state.view_as(state)
+        return y.detach(), state.detach()  # not as views, which nobody may then write into
 
     @staticmethod
     @differentiable_once
