@@ -53,6 +53,7 @@ class LinearAttention(Layer):
             require_multiple("d_model", d_model, "num_heads", num_heads)
         self.d_model, self.num_heads, self.head_dim = d_model, num_heads, head_dim or d_model // num_heads
         self.feature_map = feature_map
+        self.features = FEATURE_MAPS[feature_map](torch.zeros(self.head_dim)).numel()
         width = num_heads * self.head_dim
         self.q_proj = nn.Linear(d_model, width, bias=False)
         self.k_proj = nn.Linear(d_model, width, bias=False)
@@ -64,8 +65,7 @@ class LinearAttention(Layer):
     ) -> LinearAttentionState:
         """Zeros; see `Layer.init_state`."""
         super().init_state(batch_size)
-        features = self.head_dim * (2 if self.feature_map == "hedgehog" else 1)
-        weight, shape = self.q_proj.weight, (batch_size, self.num_heads, features, self.head_dim + 1)
+        weight, shape = self.q_proj.weight, (batch_size, self.num_heads, self.features, self.head_dim + 1)
         return LinearAttentionState(weight.new_zeros(shape, device=device, dtype=dtype or wide(weight.dtype)))
 
     def _advance(self, x: Tensor, state: LinearAttentionState) -> tuple[Tensor, LinearAttentionState]:

@@ -17,24 +17,26 @@ from ssm_kit.ops._varlen import run_packed
 
 def step_sizes(delta: Tensor, bias: Tensor | None, softplus: bool) -> Tensor:
     """Δ: what was given, plus the bias, through softplus if asked. Raises ValueError if it is negative without."""
-    delta = delta if bias is None else delta + bias
-    if softplus:
-        return F.softplus(delta)
-    _check.require_nonnegative("delta" if bias is None else "delta + delta_bias", delta)
-    return delta
+    step = _unchecked(delta, bias, softplus)
+    if not softplus:
+        _check.require_nonnegative("delta" if bias is None else "delta + delta_bias", step)
+    return step
 
 
 def total_step(delta: Tensor, bias: Tensor | None, softplus: bool) -> Tensor:
-    """Σ Δ over time, without the time axis, in at least single precision."""
-    wide = delta.to(torch.promote_types(delta.dtype, torch.float32))
-    wide = wide if bias is None else wide + bias
-    return (F.softplus(wide) if softplus else wide).sum(1)
+    """Σ Δ over time, without the time axis, in at least single precision; unchecked."""
+    return _unchecked(delta.to(torch.promote_types(delta.dtype, torch.float32)), bias, softplus).sum(1)
+
+
+def _unchecked(delta: Tensor, bias: Tensor | None, softplus: bool) -> Tensor:
+    delta = delta if bias is None else delta + bias
+    return F.softplus(delta) if softplus else delta
 
 
 def require_steps_on_gpu(delta: Tensor, bias: Tensor | None, softplus: bool) -> None:
     """Check Δ as `step_sizes` does, but on the GPU, which then stops the program at the next synchronisation."""
     if not softplus:
-        step = delta.detach() if bias is None else delta.detach() + bias.detach()
+        step = _unchecked(delta.detach(), None if bias is None else bias.detach(), softplus)
         torch._assert_async(~(step < 0).any(), "delta must be >= 0, or pass delta_softplus=True")
 
 
