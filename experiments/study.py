@@ -108,10 +108,11 @@ def conduct(script: str, what: str, study: Study, plan: Plan) -> dict[str, Any]:
     trials = study.trials()
     finals = study.finals(_trained(trials, plan) if trials else {})
     records = _trained(finals, plan)
-    result = sweep.collect(script, what, [*trials, *finals], plan.folder)
     searched = sweep.finished(trials, plan.folder)
     rows = [_row(record, "search") for record in searched.values()]
     rows += [_row(record, "final") for record in records.values()]
+    data = {"rows": rows, "summary": summarise(rows)}
+    result = sweep.collect(script, what, [*trials, *finals], plan.folder, data)
     result["seeds"] = list(study.seeds)
     result["settings"] |= {
         "learning_rates": list(study.rates),
@@ -119,7 +120,6 @@ def conduct(script: str, what: str, study: Study, plan: Plan) -> dict[str, Any]:
         "matrix_products": "TF32" if result["gpu"] else "float32",
         **study.notes,
     }
-    result["data"] = {"rows": rows, "summary": summarise(rows)}
     return result
 
 

@@ -1,15 +1,7 @@
 """Many small training runs on one machine: packed onto a GPU, resumable, each with the record of how it was made.
 
-A result's script defines its runs and hands them over:
-
-    if __name__ == "__main__":
-        sweep.main("experiments/recall.py", "Recall against state size", runs())
-
-    python -m experiments.recall --folder runs/recall --workers 4 --lanes 8 --minutes 9
-    python -m experiments.recall --folder runs/recall --out ssm_kit/results/recall.json       # when all are done
-
-Every finished run is one small JSON file in the folder, named by a digest of its definition; a sweep that was stopped
-goes on with the runs that have none.
+`experiments.study` decides what is trained. Every finished run is one small JSON file in the folder, named by a digest
+of its definition; a sweep that was stopped goes on with the runs that have none.
 
 How runs share a GPU: a model of two layers is some hundreds of kernels that take microseconds each, so one run leaves
 the GPU idle nearly all the time, first because Python launches slowly, then because a small kernel fills a fraction of
@@ -78,16 +70,6 @@ class Plan:
     device: str = "cpu"
     deadline: float = float("inf")
     """By time.time(): runs that are not finished then are dropped, and trained anew by the next sweep."""
-
-
-def main(script: str, what: str, runs: Sequence[Run]) -> None:
-    """The command line of a result's script: train what is missing, then write the result if all runs are there."""
-    options = command_line(what)
-    plan = planned(options, options.folder or Path("runs") / Path(script).stem)
-    failures = sweep(runs, plan)
-    if missing := len(runs) - len(finished(runs, plan.folder)):
-        raise SystemExit("\n".join([*failures, f"{missing} of {len(runs)} runs are not finished: call again"]))
-    machine.write(options.out, collect(script, what, runs, plan.folder))
 
 
 def command_line(what: str, *more: str) -> argparse.Namespace:
@@ -164,8 +146,8 @@ def finished(runs: Sequence[Run], folder: Path) -> dict[str, dict[str, Any]]:
     return records
 
 
-def collect(script: str, what: str, runs: Sequence[Run], folder: Path) -> dict[str, Any]:
-    """All runs as one result, by the schema of `ssm_kit.results`. Raises ValueError if they cannot be."""
+def collect(script: str, what: str, runs: Sequence[Run], folder: Path, data: Any) -> dict[str, Any]:
+    """The result that these runs gave, by the schema of `ssm_kit.results`. Raises ValueError if they cannot be one."""
     records = list(finished(runs, folder).values())
     made = [record["made"] for record in records]
     parts = {
@@ -177,7 +159,7 @@ def collect(script: str, what: str, runs: Sequence[Run], folder: Path) -> dict[s
             "wall_s": "sum over runs, several at a time",
             **_common(records),
         },
-        "data": [_row(record) for record in records],
+        "data": data,
     }
     return machine.result(script, what, made, parts)
 
@@ -231,20 +213,6 @@ def _record(run: Run, lane: Lane, plan: Plan, seconds: float) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in lane.model.parameters()),
         "seconds": round(seconds, 3),
         "made": machine.provenance(plan.commit, plan.device),
-    }
-
-
-def _row(record: dict[str, Any]) -> dict[str, Any]:
-    """What a result keeps of a run: labels, seed, accuracies, and its curve at some twenty points."""
-    curve = record["curve"]
-    every = max(1, len(curve) // 20)
-    evaluation = {name or "trained_on": values["accuracy"] for name, values in record["evaluation"].items()}
-    return {
-        **record["run"]["labels"],
-        "seed": record["run"]["settings"]["seed"],
-        "parameters": record["parameters"],
-        "accuracy": evaluation,
-        "curve": [[point["step"], point["accuracy"]] for point in curve[every - 1 :: every]],
     }
 
 
