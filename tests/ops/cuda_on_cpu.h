@@ -1,13 +1,12 @@
 // CUDA C++ on a CPU, one block after the other, so that kernels can be tested without a GPU.
 //
 // Every thread of a block is a fiber. It runs until it has to wait for others, at a barrier or a shuffle, and hands on
-// to the next one. That finds wrong indices, wrong sums and threads that wait for each other forever, but no races.
+// to the next one. That finds wrong indices and sums, threads that wait for each other forever, and barriers that are
+// missing where one thread's work shows in another's; of races it finds no more than these.
 #include <ucontext.h>
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -83,9 +82,16 @@ template <class V> static V read_from(V value, unsigned from) {
     __syncwarp();
     return value;
 }
-template <class V> static V __shfl_xor_sync(unsigned, V value, int mask) { return read_from(value, threadIdx.x % 32 ^ mask); }
+template <class V> static V __shfl_xor_sync(unsigned, V value, int mask) {
+    return read_from(value, threadIdx.x % 32 ^ mask);
+}
 
 static float __uint_as_float(unsigned bits) { float f; memcpy(&f, &bits, 4); return f; }
 static unsigned __float_as_uint(float f) { unsigned bits; memcpy(&bits, &f, 4); return bits; }
 static float from_half(unsigned short bits) { _Float16 h; memcpy(&h, &bits, 2); return (float)h; }
-static unsigned short to_half(float f) { _Float16 h = (_Float16)f; unsigned short bits; memcpy(&bits, &h, 2); return bits; }
+static unsigned short to_half(float f) {
+    _Float16 h = (_Float16)f;
+    unsigned short bits;
+    memcpy(&bits, &h, 2);
+    return bits;
+}

@@ -2,8 +2,8 @@
 
 import ctypes
 import functools
-import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 
 from ssm_kit.ops._nvrtc import Source
 
-COMPILER = shutil.which("g++")
+PROBE = "#include <ucontext.h>\n_Float16 half;"
 
 PTX = {
     'asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(v.bits));': "f = from_half(v.bits);",
@@ -29,6 +29,18 @@ extern "C" void run_grid(long long* a, int blocks, int threads) {{
     for (int b = 0; b < blocks; ++b) blockIdx.x = b, fibers::run_block(threads);
 }}
 """
+
+
+@functools.cache
+def available() -> bool:
+    """Whether there is a g++ that knows fibers and half precision, on a system whose linker knows its options."""
+    if sys.platform != "linux":
+        return False
+    try:
+        command = ["g++", "-x", "c++", "-fsyntax-only", "-"]
+        return subprocess.run(command, input=PROBE, text=True, stderr=subprocess.DEVNULL).returncode == 0
+    except FileNotFoundError:
+        return False
 
 
 def launch(source: Source, blocks: int, threads: int, *arguments: Any) -> None:
@@ -52,17 +64,10 @@ def _compiled(source: Source, count: int) -> ctypes.CDLL:
         kernel=source.kernel,
         arguments=", ".join(f"a[{i}]" for i in range(count)),
     )
-    folder = Path(tempfile.mkdtemp())
-    (folder / "kernel.cpp").write_text(f'#include "cuda_on_cpu.h"\n{code}\n{main}')
-    options = [
-        "-std=c++17",
-        "-O1",
-        "-fno-strict-aliasing",
-        "-shared",
-        "-fPIC",
-        "-w",
-        "-Wl,-Bsymbolic",
-        f"-I{Path(__file__).parent}",
-    ]
-    subprocess.run([COMPILER, *options, folder / "kernel.cpp", "-o", folder / "kernel.so"], check=True)
-    return ctypes.CDLL(str(folder / "kernel.so"))
+    # -Bsymbolic: a kernel may be named like a function of the C library, as `step` is.
+    options = ["-std=c++17", "-O1", "-fno-strict-aliasing", "-shared", "-fPIC", "-w", "-Wl,-Bsymbolic"]
+    with tempfile.TemporaryDirectory() as folder:
+        program, library = Path(folder, "kernel.cpp"), Path(folder, "kernel.so")
+        program.write_text(f'#include "cuda_on_cpu.h"\n{code}\n{main}')
+        subprocess.run(["g++", *options, f"-I{Path(__file__).parent}", program, "-o", library], check=True)
+        return ctypes.CDLL(str(library))

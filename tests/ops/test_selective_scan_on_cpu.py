@@ -14,7 +14,7 @@ SINGLE, HALF, BFLOAT = torch.float32, torch.float16, torch.bfloat16
 LIMIT = {SINGLE: 2e-6, HALF: 5e-3, BFLOAT: 5e-3}
 TIMED = ("x", "delta", "B", "C", "z")
 
-pytestmark = pytest.mark.skipif(cuda_on_cpu.COMPILER is None, reason="needs g++")
+pytestmark = pytest.mark.skipif(not cuda_on_cpu.available(), reason="needs g++ with _Float16, on Linux")
 
 
 @pytest.fixture(autouse=True, scope="module")
