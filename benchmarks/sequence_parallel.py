@@ -125,7 +125,7 @@ def measure(operator: str, length: int, size: Size, ranks: int, group: Any, devi
 
 
 def measure_all(size: Size, device: str) -> dict[str, list[dict[str, Any]]]:
-    """Every operator on every number of ranks at every length; the same on all ranks, but rank 0 knows all."""
+    """Rows of every operator, on every number of ranks, at every length: all on rank 0, which takes part in all."""
     counts = [2**k for k in range(dist.get_world_size().bit_length()) if 2**k <= dist.get_world_size()]
     groups = {ranks: dist.new_group(list(range(ranks))) for ranks in counts}
     data: dict[str, list[dict[str, Any]]] = {operator: [] for operator in OPERATORS}
