@@ -31,9 +31,9 @@ class LinearAttention(Layer):
     Nothing is ever forgotten and nothing corrected: the layer from which Mamba-2 (decay) and DeltaNet (correction)
     differ.
 
-    The feature map φ is positive. elu(x) + 1, of that paper, gives every token some weight; the softmax over x and -x,
-    after Hedgehog (arXiv 2402.04347; its trainable map is part of the projections here), can single one out, as softmax
-    attention does. It has twice as many features, so twice the state.
+    The feature map φ is positive. elu(x) + 1, of that paper, gives every token some weight. Hedgehog (arXiv 2402.04347)
+    asks for maps that can single one out, as softmax attention does. Here that is the softmax over x and -x, the form
+    that fla gives it; its trainable map is part of the projections. It has twice as many features, so twice the state.
 
     Args:
         d_model: width of input and output.
