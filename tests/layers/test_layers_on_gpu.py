@@ -41,6 +41,8 @@ def test_the_gpu_gives_the_same(name):
 # Experts wait to learn who was chosen, and S4 for the verdict of a linear solver.
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own, where torch.compile begins
 @pytest.mark.filterwarnings("ignore:TensorFloat32:UserWarning")  # advice of inductor's; float32 is meant
+@pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # Dynamo does it, of torch 2.11
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize("name", [name for name in LAYERS if "experts" not in name and name != "s4"])
 def test_a_training_step_can_be_recorded_as_a_graph(name, compiled):
