@@ -59,8 +59,8 @@ def across(
         h = tile(states, stored * BLOCK_P, BLOCK_N, column, row, n, BLOCK_P, COLUMNS, STORED)
         dh = tile(dstates, stored * BLOCK_P, BLOCK_N, column, row, n, BLOCK_P, COLUMNS, STORED)
         known = (slot * heads + head) * Q
-        h_unit, u_unit = units_at(units, stored)
-        dh_unit, read_unit = units_at(dunits, stored)
+        h_unit, u_unit = units_at(units, stored, left)
+        dh_unit, read_unit = units_at(dunits, stored, left)
         total, since = tl.load(totals + known + Q - 1), tl.load(totals + known + at)
         u = x_tile * (exp2(total - since) * tl.load(steps + known + at) * (1.0 / u_unit))[:, None]
         read = dy_tile.to(tl.float32)
@@ -83,12 +83,14 @@ def across(
 
 
 @triton.jit
-def units_at(units, stored):
-    """The units of a chunk's state and of what the chunk adds to it; 1 in float32, which has none."""
+def units_at(units, stored, left):
+    """The units of a chunk's state and of what the chunk adds to it; 1 in float32, which has none, and in unused slots.
+    """
     if units is None:
         state, added = 1.0, 1.0
     else:
-        state, added = tl.load(units + stored * 2), tl.load(units + stored * 2 + 1)
+        state = tl.load(units + stored * 2, mask=left > 0, other=1.0)
+        added = tl.load(units + stored * 2 + 1, mask=left > 0, other=1.0)
     return state, added
 
 
@@ -128,7 +130,7 @@ def inside(
         known = (slot * heads + head) * Q
         step, since, total = tl.load(steps + known + at), tl.load(totals + known + at), tl.load(totals + known + Q - 1)
         du = tl.dot(B_scaled_tile, tl.trans(dh), input_precision=PRECISION)
-        du *= (exp2(total - since) * (B_unit * units_at(dunits, stored)[0]))[:, None]
+        du *= (exp2(total - since) * (B_unit * units_at(dunits, stored, left)[0]))[:, None]
         until = tl.sum(x_tile * du, 1) * step
         met = tl.dot(x_tile, tl.trans(dy_tile), input_precision=PRECISION)
         if rest is not None:
@@ -212,7 +214,7 @@ def finish(
     for index in range(SLICES * TILES):
         place = line * (SLICES * TILES) + index
         later += tl.load(dsince + place[None, :] * Q + at[:, None], mask=inside, other=0.0)
-        passed += tl.load(dpassed + place, mask=given, other=0.0)
+        passed += tl.load(dpassed + place, mask=given & (left > 0), other=0.0)
     dlog = tl.cumsum(later, 0, reverse=True) + tl.cumsum(before, 0) - before + passed[None, :]
     step = tl.load(steps + line[None, :] * Q + at[:, None], mask=inside, other=0.0)
     dstep = (written + tl.load(A + head, mask=given, other=0.0).to(tl.float32)[None, :] * dlog).to(tl.float32)
