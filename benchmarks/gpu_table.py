@@ -7,13 +7,19 @@ from ssm_kit import results
 START, END = "<!-- measured: python -m benchmarks.gpu_table -->", "<!-- end -->"
 
 
-def lines(result: dict[str, Any]) -> list[str]:
+def lines() -> list[str]:
+    """All of it: operators beside public kernels, beside attention, and in pieces on several GPUs."""
+    kernels = results.load("kernels_h200")
+    return [*runs(kernels), *beside_attention(kernels), *in_pieces(results.load("sequence_parallel"))]
+
+
+def runs(result: dict[str, Any]) -> list[str]:
     """For each run that parts of the result are of: its ceilings, then a row for each operator, size and pass."""
-    runs: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for part in result["data"].values():
         if "rows" in part:
-            runs.setdefault((part["date"], part["commit"], *part["ceilings"].values()), []).extend(part["rows"])
-    return [line for run, rows in sorted(runs.items(), reverse=True) for line in table(result, run, rows)]
+            found.setdefault((part["date"], part["commit"], *part["ceilings"].values()), []).extend(part["rows"])
+    return [line for run, rows in sorted(found.items(), reverse=True) for line in table(result, run, rows)]
 
 
 def table(result: dict[str, Any], run: tuple[Any, ...], rows: list[dict[str, Any]]) -> list[str]:
@@ -44,5 +50,53 @@ def row(entry: dict[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def beside_attention(result: dict[str, Any]) -> list[str]:
+    """Milliseconds at every length, and from where on each scan is faster than the faster attention, cuDNN's."""
+    part = result["data"]["attention"]
+    lengths = [f"{length // 1024}k" for length in part["lengths"]]
+    crossings = part["faster_from"]
+    found = [
+        "### Beside attention",
+        "",
+        f"One layer of width 2048, batch 1, bfloat16, forward, in ms ({part['date']}, commit {part['commit'][:7]}).",
+        "",
+        f"| length | {' | '.join(lengths)} | faster than cuDNN's attention from |",
+        f"|---|{'---|' * len(lengths)}---|",
+    ]
+    for name, times in part["milliseconds"].items():
+        cells = ["–" if time is None else f"{time:.3g}" for time in times]
+        found.append(f"| {name} | {' | '.join(cells)} | {crossings.get(f'{name} / attention cudnn') or '–'} |")
+    return [*found, ""]
+
+
+def in_pieces(result: dict[str, Any]) -> list[str]:
+    """One sequence on 1, 2, 4 GPUs: milliseconds, how often as fast as one GPU, bytes on each."""
+    made = f"{result['gpu']}, {result['date']}, commit {result['commit'][:7]}"
+    found = [
+        "### One sequence on several GPUs",
+        "",
+        f"Batch 1, bfloat16, by the clock on the wall ({made}).",
+        "",
+        "| operator | length | GPUs | forward, ms | forward + backward, ms | GB on each |",
+        "|---|---|---|---|---|---|",
+    ]
+    for operator, points in result["data"].items():
+        alone = {point["length"]: point for point in points if point["gpus"] == 1}
+        for point in sorted(points, key=lambda point: (point["length"], point["gpus"])):
+            times = [
+                f"{point[name]:.2f} ({alone[point['length']][name] / point[name]:.2f} ×)"
+                for name in ("forward_ms", "both_ms")
+            ]
+            cells = [
+                f"`{operator}`",
+                str(point["length"]),
+                str(point["gpus"]),
+                *times,
+                f"{point['peak_bytes'] / 1e9:.1f}",
+            ]
+            found.append(f"| {' | '.join(cells)} |")
+    return found
+
+
 if __name__ == "__main__":
-    print("\n".join(lines(results.load("kernels_h200"))))
+    print("\n".join(lines()))

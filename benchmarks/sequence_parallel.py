@@ -144,7 +144,9 @@ def main() -> None:
     device, size = ("cpu", SMOKE) if options.smoke else ("cuda", FULL)
     if device == "cuda":
         machine.take_gpu(int(os.environ["LOCAL_RANK"]), device)
-    dist.init_process_group("gloo" if options.smoke else "nccl")
+        dist.init_process_group("nccl", device_id=torch.device(device, torch.cuda.current_device()))
+    else:
+        dist.init_process_group("gloo")
     start = time.perf_counter()
     data = measure_all(size, device)
     if dist.get_rank() == 0:

@@ -19,9 +19,9 @@ together as the stream. On 4 to 32 pairs of 128 tokens of 128 kinds (CPU, float3
 six, and eight heads without the window not at all: they knew which values occur and no more.
 
 What is measured is what was learned in 3000 steps, no bound on what could be held. Seeds of Mamba and of linear
-attention end far apart, some at one in n, and Mamba with N = 64 below N = 16: those are failures to learn. In linear
-attention the feature map decides: on the small task, after 800 steps at 0.005, elu + 1 (one run) was at one in n, and
-Hedgehog's softmax (two runs) answered 0.91 of 4 pairs and 0.4 of 32.
+attention with elu + 1 end far apart, some at one in n, and Mamba with N = 64 below N = 16: those are failures to learn.
+In linear attention the feature map decides: of 128 pairs, with keys of 16, 32 and 64 numbers, elu + 1 answered 0.03,
+0.02 and 0.01, Hedgehog's softmax 0.69, 0.99 and 1.00, more for its bytes of state than anything else here.
 
 Only the window has rotary positions. The attention that looks keys up has none: what it compares must not depend on how
 far apart they stand. With rotary positions there too, and 16 dimensions a head, one of six runs at the full size (rates

@@ -163,12 +163,13 @@ def test_the_plot_of_training_draws_means_over_seeds(language):
 
 def test_the_plot_of_lengths_draws_means_over_seeds(lengths):
     figure = length_generalisation(lengths)
-    lines = {line.get_label(): line for line in figure.axes[0].lines}
-    for mixer in MIXERS:
-        x, y = lines[mixer].get_data()
-        losses = [row["loss"] for row in lengths["data"]["runs"] if row["mixer"] == mixer]
-        assert list(x) == [2 * context for context in lengths["settings"]["contexts"]]
-        np.testing.assert_allclose(y, np.mean(losses, 0) / np.log(2))
+    for panel in figure.axes:
+        lines = {line.get_label(): line for line in panel.lines}
+        for mixer in MIXERS:
+            x, y = lines[mixer].get_data()
+            losses = [row["loss"] for row in lengths["data"]["runs"] if row["mixer"] == mixer]
+            assert list(x) == [2 * context for context in lengths["settings"]["contexts"]]
+            np.testing.assert_allclose(y, np.mean(losses, 0) / np.log(2))
     plt.close(figure)
 
 

@@ -63,6 +63,8 @@ def test_plot_draws_the_summary(result):
     assert drawn == [(entry["state_bytes"], entry["accuracy"][f"{most} pairs"]["mean"]) for entry in entries]
     labels = [line.get_label() for line in figure.axes[1].lines]
     assert labels == list(dict.fromkeys(entry["mixer"] for entry in entries))
+    looks = {(line.get_color(), line.get_linestyle()) for line in figure.axes[1].lines}
+    assert len(looks) == len(labels)
     with pytest.raises(ValueError, match=r"^pairs: expected one of .*; got 3$"):
         plots.recall_capacity(result, 3)
     plt.close(figure)

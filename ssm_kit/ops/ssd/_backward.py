@@ -84,8 +84,7 @@ def across(
 
 @triton.jit
 def units_at(units, stored, left):
-    """The units of a chunk's state and of what the chunk adds to it; 1 in float32, which has none, and in unused slots.
-    """
+    """The units of a chunk's state and of what the chunk adds to it; 1 in float32, which has none, and in no chunk."""
     if units is None:
         state, added = 1.0, 1.0
     else:

@@ -6,6 +6,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
+from ssm_kit.results.plots._models import look
+
 STYLE = "ssm_kit.book"
 
 
@@ -22,7 +24,8 @@ def spread(axes: Axes, x: Sequence[float], points: Sequence[dict[str, float] | N
 
 
 def _line(axes: Axes, x: Sequence[float], mean_low_high: np.ndarray, label: str, marker: str = "") -> None:
-    dashed = len(axes.lines) >= len(plt.rcParams["axes.prop_cycle"])  # the colours begin again
+    again = len(axes.lines) >= len(plt.rcParams["axes.prop_cycle"])  # the colours begin again
+    style = {"linestyle": "--" if again else "-", **look(label)}
     mean, low, high = mean_low_high
-    (line,) = axes.plot(x, mean, "--" if dashed else "-", marker=marker, markersize=3, label=label)
+    (line,) = axes.plot(x, mean, marker=marker, markersize=3, label=label, **style)
     axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2)

@@ -1,23 +1,33 @@
-"""One colour for each kind of model, the same in all plots and as in the live figures: attention's, the state's."""
+"""One look for each kind of model, the same in all plots; attention and the state as in the live figures."""
 
-from collections.abc import Iterable
-
-from cycler import Cycler, cycler
+import re
+from typing import Any
 
 from ssm_kit import colours
 
-COLOURS = {
-    "attention": colours.ATTENTION,
-    "attention, MHA": colours.ATTENTION,
-    "sliding window": colours.INPUT,
-    "attention, GQA": colours.INPUT,
-    "Mamba": colours.BILINEAR,
-    "Mamba-2": colours.STATE,
-    "Gated DeltaNet": colours.MAMBA,
-    "hybrid": colours.QUIET,
+LOOKS = {
+    "attention": (colours.ATTENTION, "-"),
+    "attention, MHA": (colours.ATTENTION, "-"),
+    "RoPE attention": (colours.ATTENTION, "-"),
+    "NoPE attention": (colours.ATTENTION, "--"),
+    "RoPE + NoPE attention": (colours.ATTENTION, "--"),
+    "linear attention": (colours.ATTENTION, ":"),
+    "Hedgehog": (colours.ATTENTION, "-."),
+    "sliding window": (colours.INPUT, "-"),
+    "attention, GQA": (colours.INPUT, "-"),
+    "S4D": (colours.EULER, "-"),
+    "gated S4D": (colours.EULER, "--"),
+    "Mamba": (colours.BILINEAR, "-"),
+    "RG-LRU": (colours.BILINEAR, "--"),
+    "Mamba-2": (colours.STATE, "-"),
+    "Gated DeltaNet": (colours.MAMBA, "-"),
+    "delta rule": (colours.MAMBA, "--"),
+    "hybrid": (colours.QUIET, "-"),
+    "Mamba-2 + attention": (colours.QUIET, "-"),
 }
 
 
-def cycle(models: Iterable[str]) -> Cycler:
-    """For `Axes.set_prop_cycle`: the colours of these models, in their order. Raises KeyError for another model."""
-    return cycler(color=[COLOURS[model] for model in models])
+def look(label: str) -> dict[str, Any]:
+    """Colour and line style of a model, whether or not a layer with a window goes first; nothing for another label."""
+    known = LOOKS.get(re.sub(r"^window \d+ \+ ", "", label))
+    return dict(zip(("color", "linestyle"), known, strict=True)) if known else {}

@@ -7,7 +7,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ssm_kit.results.plots._lines import STYLE, band
-from ssm_kit.results.plots._models import cycle
 
 LN2 = float(np.log(2))
 
@@ -27,7 +26,6 @@ def byte_language_model(result: dict[str, Any], against: str = "tokens") -> Figu
     settings, data = result["settings"], result["data"]
     with plt.style.context(STYLE):
         figure, axes = plt.subplots()
-        axes.set_prop_cycle(cycle(data["speed"]))
         for mixer, speed in data["speed"].items():
             runs = [row["held_out"] for row in data["runs"] if (row["mixer"], row["stage"]) == (mixer, "final")]
             points = np.array(runs, dtype=float)  # (seeds, looks, 2): step and nats
@@ -45,26 +43,36 @@ def byte_language_model(result: dict[str, Any], against: str = "tokens") -> Figu
 def length_generalisation(result: dict[str, Any]) -> Figure:
     """Loss of the same held-out bytes in bits against how much text before them was read.
 
+    Left all of it; right what is below the loss of the worst model with the least text.
+
     Args:
         result: `load("length_generalisation")`. A context c of its settings stands for c + 1 to 2c bytes; drawn at 2c.
     """
-    settings, runs = result["settings"], result["data"]["runs"]
+    settings = result["settings"]
     read = [2 * context for context in settings["contexts"]]
+    losses = _by_mixer(result["data"]["runs"])
     with plt.style.context(STYLE):
-        figure, axes = plt.subplots()
-        mixers = list(dict.fromkeys(row["mixer"] for row in runs))
-        axes.set_prop_cycle(cycle(mixers))
-        for mixer in mixers:
-            losses = np.array([row["loss"] for row in runs if row["mixer"] == mixer], dtype=float)
-            band(axes, read, losses / LN2, mixer)
-        axes.axvline(settings["length"], color="0.6", linewidth=1, zorder=0)
-        note = axes.text(settings["length"], 1, "trained\nup to here ", ha="right", va="top", size="small")
-        note.set_transform(axes.get_xaxis_transform())
-        axes.set(xlabel="bytes before it, at most", ylabel="loss, bits a byte")
-        axes.set_xscale("log", base=2)
-        axes.set_title("The same bytes, with more and more text before them")
-        figure.legend(loc="outside right center")
+        figure, panels = plt.subplots(1, 2)
+        for axes in panels:
+            for mixer, by_seed in losses.items():
+                band(axes, read, by_seed, mixer)
+            axes.axvline(settings["length"], color="0.6", linestyle=":", zorder=0)
+            axes.set_xlabel("bytes before it, at most")
+            axes.set_xscale("log", base=2)
+        lowest = min(by_seed.min() for by_seed in losses.values())
+        least_text = max(by_seed[:, 0].max() for by_seed in losses.values())
+        panels[0].set(ylabel="loss, bits a byte", title="More text before")
+        panels[1].set(ylim=(lowest - 0.02, least_text), title="A closer look")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
     return figure
+
+
+def _by_mixer(runs: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Bits a byte, (seeds, contexts), of every mixer."""
+    losses: dict[str, list[list[float]]] = {}
+    for row in runs:
+        losses.setdefault(row["mixer"], []).append(row["loss"])
+    return {mixer: np.array(rows, dtype=float) / LN2 for mixer, rows in losses.items()}
 
 
 def _machine(result: dict[str, Any]) -> str:

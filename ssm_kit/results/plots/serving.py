@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ssm_kit.results.plots._lines import STYLE
-from ssm_kit.results.plots._models import cycle
+from ssm_kit.results.plots._models import look
 
 
 def decoding(result: dict[str, Any]) -> Figure:
@@ -19,18 +19,17 @@ def decoding(result: dict[str, Any]) -> Figure:
     with plt.style.context(STYLE):
         figure, panels = plt.subplots(2, 2, figsize=(7.2, 5.6), sharex=True)
         held, step, full, prompt = panels.flat
-        for panel in panels.flat:
-            panel.set_prop_cycle(cycle(result["data"]))
         for name, entry in result["data"].items():
             context = [point["context"] for point in entry["one"]]
-            look = {"marker": "o", "label": name}
-            held.plot(context, [point["bytes"] / 1e9 for point in entry["one"]], **look)
-            step.plot(context, [fastest(point) for point in entry["one"]], **look)
-            full.plot(context, [1e3 * point["batch"] / fastest(point) for point in entry["most"]], **look)
+            drawn = {"marker": "o", "label": name, **look(name)}
+            held.plot(context, [point["bytes"] / 1e9 for point in entry["one"]], **drawn)
+            step.plot(context, [fastest(point) for point in entry["one"]], **drawn)
+            full.plot(context, [1e3 * point["batch"] / fastest(point) for point in entry["most"]], **drawn)
             times = [sorted(point["milliseconds"])[1] for point in entry["prefill"]]  # of three: the median
-            prompt.plot([point["prompt"] for point in entry["prefill"]], times, **look)
+            prompt.plot([point["prompt"] for point in entry["prefill"]], times, **drawn)
         _name(held, "Memory of one sequence", "GB")
         _name(step, "One token, one sequence", "ms")
+        step.set(yscale="linear", ylim=(0, None))
         _name(full, "As many sequences as fit", "tokens a second")
         _name(prompt, "Reading the prompt", "ms")
         for panel in panels[1]:
