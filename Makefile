@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 SITE := _build/html/index.html
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book serve lab notebooks figures runtime lint test clean
+.PHONY: help setup book serve lab notebooks figures pictures runtime lint test clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ notebooks: setup ## run every notebook again and store outputs and widget state
 
 figures: setup ## rebuild the figures' JavaScript bundles
 	$(PY) -m tools.figures
+
+pictures: setup ## draw the README's pictures of stored results again
+	$(PY) -m tools.pictures
 
 lint: setup ## style and types
 	$(PY) -m ruff check .

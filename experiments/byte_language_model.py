@@ -11,7 +11,7 @@ share a GPU slow each other down. "Loss against seconds" is loss against tokens,
 window is a mask here: no kernel skips what it hides, so it saves no time at this length.
 
 The result that is stored tried four rates, 0.001 to 0.008, of which attention and the sliding window took the lowest:
-theirs may be lower still, and their losses with it. Two more are in `experiments.byte_design` for the next time.
+theirs may be lower still, and their losses with it. `experiments.byte_design` has two lower ones, not yet run.
 """
 
 import gc

@@ -9,6 +9,7 @@ import pytest
 
 from ssm_kit import results
 from ssm_kit.results import plots
+from tools import pictures
 
 
 @pytest.fixture(autouse=True)
@@ -55,3 +56,16 @@ def test_plots_need_no_widgets():
     code = "import sys; sys.modules.update(anywidget=None, ipywidgets=None); import ssm_kit.results.plots"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", pictures.NAMES)
+def test_pictures_in_the_readme_show_the_stored_result(name):
+    assert pictures.drawn_from(name) == pictures.digest(name), "out of date: make pictures"
+    assert f"book/_static/results/{name}.png" in (pictures.FOLDER.parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_picture_is_drawn_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "FOLDER", tmp_path / "new")
+    assert pictures.drawn_from("decoding") is None
+    pictures.draw("decoding")
+    assert pictures.drawn_from("decoding") == pictures.digest("decoding") != pictures.digest("recall_capacity")
