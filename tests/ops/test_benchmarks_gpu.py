@@ -11,7 +11,7 @@ import torch
 
 pytest.importorskip("triton", reason="the GPU benchmark times through Triton")
 
-from benchmarks import gpu, gpu_cases, gpu_table
+from benchmarks import gpu, gpu_cases, gpu_profile, gpu_table
 from benchmarks.gpu_attention import crossing
 from benchmarks.gpu_case import Case, Contender, Work
 from benchmarks.gpu_measure import Ceilings, relative_error
@@ -183,3 +183,31 @@ def test_what_is_not_done_in_time_is_ended(monkeypatch):
 
     gpu.wait([Endless()], until=0)
     assert asked == [0.1, "kill", None]
+
+
+NCU = """the program prints
+==PROF== Connected to process 7
+"ID","Process ID","Kernel Name","gpu__time_duration.sum","gpu__dram_throughput.avg.pct_of_peak_sustained_elapsed",\
+"sm__inst_issued.avg.pct_of_peak_sustained_active","sm__inst_executed_pipe_xu.avg.pct_of_peak_sustained_active",\
+"sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_active",\
+"smsp__average_warps_issue_stalled_selected_per_issue_active.ratio",\
+"smsp__average_warps_issue_stalled_math_pipe_throttle_per_issue_active.ratio",\
+"smsp__average_warps_issue_stalled_long_scoreboard_per_issue_active.ratio"
+"","","","ns","%","%","%","%","inst","inst","inst"
+"0","7","walk(float *, int)","1,234.5","41.5","77.2","88.8","","1","2.5","3.5"
+"""
+
+
+def test_a_profile_says_what_a_launch_keeps_busy_and_waits_for():
+    (launch,) = gpu_profile.launches(NCU)
+    assert gpu_profile.summary(launch) == {
+        "kernel": "walk",
+        "memory": 41.5,
+        "issue slots": 77.2,
+        "warps": None,
+        "pipes": [("xu", 88.8)],
+        "waits for": [("long_scoreboard", 3.5), ("math_pipe_throttle", 2.5)],
+    }
+    assert gpu_profile.number("1,234.5") == 1234.5
+    assert "walk" in gpu_profile.line(launch)
+    assert gpu_profile.launches("nothing") == []
