@@ -3,6 +3,10 @@
 After Mamba's Tables 1 and 2 (arXiv 2312.00752, §4.1): two layers of d_model 64, Mamba with N = 16. Here every model has
 the parameters of Mamba's, within 3 %: the others have a larger N, hence more state than Mamba's 2048 numbers a layer,
 and attention has eight heads twice as wide together. Which two layers of attention a task gets, its script says.
+
+Mamba-2 has eight heads too, each with a decay of its own. With two heads of 64 it learned selective copying slowly: in
+a length of 128, after 1000 steps of 16 examples at 0.003, 0.12 of the answers were right, with eight 0.45 (CPU, one
+seed each).
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +32,7 @@ RECURRENT: dict[str, tuple[Mixer, Mixer]] = {
     "S4D": _twice({"layer": "S4D", "d_state": 188}),
     "gated S4D": _twice({"layer": "GatedS4D", "d_state": 28}),
     "Mamba": _twice({"layer": "Mamba", "d_state": 16}),
-    "Mamba-2": _twice({"layer": "Mamba2", "d_state": 48}),
+    "Mamba-2": _twice({"layer": "Mamba2", "d_state": 48, "headdim": 16}),
 }
 
 

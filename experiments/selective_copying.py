@@ -3,7 +3,7 @@
     python -m experiments.selective_copying --smoke       (CPU)      the full size: see `experiments.study`
 
 After Mamba's Table 1 (arXiv 2312.00752, §4.1 and appendix E.1), with the models of `experiments.selection`: 16 tokens
-of 14 kinds, here in a length of 1024 instead of 4096, and 5000 steps instead of 400 000. A longer test has the same
+of 14 kinds, here in a length of 1024 instead of 4096, and 10 000 steps instead of 400 000. A longer test has the same
 tokens in more noise.
 
 The length decides how much selection is needed. In a length of 256, after 8000 steps, gated S4D still answered 0.88 of
@@ -26,7 +26,7 @@ from ssm_kit.lab import Batch, SelectiveCopying, Settings
 LENGTH = 1024
 RATES = (2e-3, 4e-3, 8e-3)
 MIXERS = RECURRENT | {"RoPE attention": (ROPE, ROPE), "RoPE + NoPE attention": (ROPE, NOPE)}
-SETTINGS = Settings(steps=5000, batch_size=64, warmup=500, final=0.01, precision="bf16")
+SETTINGS = Settings(steps=10_000, batch_size=64, warmup=1000, final=0.01, precision="bf16")
 
 
 @dataclass(frozen=True)
