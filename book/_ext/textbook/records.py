@@ -1,17 +1,20 @@
-"""The directive {stored-results}: every stored result, from the record that each carries."""
+"""The directive {stored-results}: every stored result, from the record that each carries, with its plot."""
 
+from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from ssm_kit import results
+from ssm_kit.results import plots
 
 ENTRY = """\
 **{name}**. {what}. Took {wall_s:.0f} s{note} on {machine}, with torch {torch}, on {date}.
-
+{picture}
 ```sh
 {launcher} -m {module} \\
     --out ssm_kit/results/{name}.json
@@ -26,18 +29,32 @@ class StoredResults(SphinxDirective):
         lines: list[str] = []
         for name in results.names():
             self.env.note_dependency(str(results.FOLDER / f"{name}.json"))
-            lines += entry(name, results.load(name)).splitlines()
+            lines += entry(name, results.load(name), picture(name, self.env.app)).splitlines()
         holder = nodes.container()
         self.state.nested_parse(StringList(lines, "stored-results"), 0, holder)
         return holder.children
 
 
-def entry(name: str, record: dict[str, Any]) -> str:
+def picture(name: str, app: Sphinx) -> str:
+    """The image of a result's plot, drawn beside the other files of the build; nothing where there is none."""
+    plot = getattr(plots, name, None)
+    if plot is None:
+        return ""
+    file = Path(app.outdir).parent / "plots" / f"{name}.png"
+    file.parent.mkdir(exist_ok=True)
+    figure = plot(results.load(name))
+    figure.savefig(file, dpi=150)
+    plt.close(figure)
+    return f"\n![{plot.__doc__.splitlines()[0]}](/{file.relative_to(app.srcdir).as_posix()})\n"
+
+
+def entry(name: str, record: dict[str, Any], picture: str = "") -> str:
     """The paragraph and the command of one result; its settings may name a launcher, a number of GPUs, whose time."""
     settings = record["settings"]
     count = settings.get("gpus", 1)
     return ENTRY.format(
         name=name,
+        picture=picture,
         machine=f"{'one' if count == 1 else count} {record['gpu']}" if record["gpu"] else "a CPU",
         module=record["script"].removesuffix(".py").replace("/", "."),
         launcher=settings.get("launcher", "python"),
