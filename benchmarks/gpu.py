@@ -99,12 +99,17 @@ def timed(case: Case, contender: Contender, gradients: bool) -> dict[str, Any]:
             return milliseconds(lambda: [contender.run(**tensors) for tensors in sets], copies)
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in sets[0].items()}
     with torch.no_grad():
-        noise = torch.randn(output(contender, leaves).shape, generator=generator(), device="cuda").to(case.dtype)
+        noise = noise_like(output(contender, leaves), case.dtype)
 
     def both() -> Any:
         return torch.autograd.grad(output(contender, leaves), list(leaves.values()), noise)
 
     return milliseconds(both)
+
+
+def noise_like(y: Tensor, dtype: torch.dtype) -> Tensor:
+    """A gradient of y that lies in memory as y does: in another layout it might be copied first, and that be timed."""
+    return torch.empty_like(y, dtype=dtype).normal_(generator=generator())
 
 
 def output(contender: Contender, tensors: Tensors) -> Tensor:

@@ -122,6 +122,14 @@ def test_the_readme_shows_the_stored_measurements():
     assert shown.strip().splitlines() == "\n".join(gpu_table.lines()).strip().splitlines()
 
 
+def test_the_gradient_that_is_timed_lies_as_the_output_does(monkeypatch):
+    monkeypatch.setattr(gpu, "generator", torch.Generator)
+    channels_last = torch.zeros(2, 5, 3).mT
+    noise = gpu.noise_like(channels_last, torch.bfloat16)
+    assert (noise.shape, noise.stride(), noise.dtype) == ((2, 3, 5), channels_last.stride(), torch.bfloat16)
+    assert noise.count_nonzero() > 0
+
+
 def test_relative_error():
     assert relative_error(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.0])) == 0
     assert relative_error(torch.tensor([3.0, 4.4]), torch.tensor([3.0, 4.0])) == pytest.approx(0.08)
