@@ -24,6 +24,12 @@ def unsupported_dtype(*tensors: Tensor | None) -> str | None:
 
 
 @functools.cache
+def capability(device: torch.device) -> tuple[int, int] | None:
+    """The compute capability of the GPU; None for Triton's interpreter, which has no GPU."""
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+
+
+@functools.cache
 def processors(device: torch.device) -> int:
     """How many multiprocessors the GPU has; Triton's interpreter, which has no GPU, counts as one."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1

@@ -187,7 +187,7 @@ class TestKernels:
     def test_small_tiles_of_gpus_before_ampere(self, dtype, monkeypatch):
         from ssm_kit.ops.ssd import _plan
 
-        monkeypatch.setattr(_plan, "capability", lambda device: 7)
+        monkeypatch.setattr(_plan, "capability", lambda device: (7, 5))
         assert_right(on_gpu(make(150, width=30, states=40), dtype), delta_softplus=True)
 
     @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)

@@ -7,7 +7,7 @@ import triton
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from ssm_kit.ops._gpu import dense_copy, processors, rows
+from ssm_kit.ops._gpu import capability, dense_copy, processors, rows
 from ssm_kit.ops.gated_delta import _gradients, _inside, _memory
 
 _FORWARD = {"BV": 64, "num_warps": 4, "STAGES": 2}
@@ -53,23 +53,23 @@ def plan_of(q: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> Plan:
     batch, length, H, K = q.shape
     single = q.dtype == torch.float32
     sequences = batch if cu_seqlens is None else len(cu_seqlens) - 1
-    capability = torch.cuda.get_device_capability(q.device) if q.is_cuda else (9, 0)
-    precision = ("tf32x3" if single else "tf32") if capability >= (8, 0) else "ieee"
+    gpu = capability(q.device) or (9, 0)
+    precision = "ieee" if gpu < (8, 0) else "tf32x3" if single else "tf32"
+    bulky = single and gpu < (8, 0)  # no tensor cores for float32: products keep both operands in shared memory
     HV, V = v.shape[2:]
     packed = cu_seqlens is not None
-    tma = capability >= (9, 0) and not packed and K * q.itemsize % 16 == 0 and V * q.itemsize % 16 == 0
-    chunk = 32 if single else 64
-    segments = _segments(length // chunk // (sequences if packed else 1), sequences * HV * triton.cdiv(V, 64), K, q)
-    tight = K * q.itemsize > 256 or not (capability == (8, 0) or capability >= (9, 0))
+    tma = gpu >= (9, 0) and not packed and K * q.itemsize % 16 == 0 and V * q.itemsize % 16 == 0
+    chunk = 16 if bulky and K > 128 else 32 if single else 64
+    chunks, programs = length // chunk // (sequences if packed else 1), sequences * HV * triton.cdiv(V, 64)
+    widest = 64 if bulky else 128  # keys for which Ψ (K, K), which a walk in segments needs, fits in shared memory
+    segments = _segments(chunks, programs, q) if widest >= K else 1
+    tight = K * q.itemsize > 256 or not (gpu == (8, 0) or gpu >= (9, 0))
     return Plan(sequences, length, H, HV, K, V, chunk, packed, precision, tma, segments, tight)
 
 
-def _segments(chunks: int, programs: int, K: int, q: Tensor) -> int:
-    """Parts of a sequence that walk at once: two programs a multiprocessor, and at least 8 chunks each.
-
-    One part for K > 128, where Ψ (K, K) does not fit in shared memory.
-    """
-    return max(1, min(2 * processors(q.device) // programs, 16, chunks // 8)) if K <= 128 else 1
+def _segments(chunks: int, programs: int, q: Tensor) -> int:
+    """Parts of a sequence that walk at once: two programs a multiprocessor, and at least 8 chunks each."""
+    return max(1, min(2 * processors(q.device) // programs, 16, chunks // 8))
 
 
 def _tiles(plan: Plan, x: Tensor, *block: int) -> Any:
@@ -165,7 +165,8 @@ def outputs(plan: Plan, q: Tensor, v: Tensor, beta: Tensor | None, keep: bool) -
 
 def _fit(plan: Plan, how: dict[str, int]) -> dict[str, Any]:
     """How a kernel is cut and run, fit to the sizes."""
-    fitted: dict[str, Any] = how | _TIGHT if plan.tight else dict(how)
+    tight = _TIGHT | {"BV": min(_TIGHT["BV"], plan.chunk)}
+    fitted: dict[str, Any] = how | tight if plan.tight else dict(how)
     fitted["BV"] = min(fitted["BV"], max(16, triton.next_power_of_2(plan.V)))
     if "BK" in fitted:
         fitted["BK"] = min(32 if plan.tight else fitted["BK"], plan.padded)

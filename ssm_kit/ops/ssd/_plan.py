@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from ssm_kit.ops._gpu import capability
 from ssm_kit.ops.ssd._tiles import COPIED, FULL, MASKED
 
 LAUNCHES = {
@@ -93,7 +94,8 @@ def plan_of(x: Tensor, B: Tensor, cu_seqlens: Tensor | None) -> Plan:
     batch, length, heads, P = x.shape
     groups, N = B.shape[2:]
     # Before Ampere, Triton has no matrix products in hardware: small tiles, or they do not fit the registers.
-    small, exact = capability(x.device) < 8, x.dtype == torch.float32
+    gpu, exact = capability(x.device), x.dtype == torch.float32
+    small = gpu is not None and gpu < (8, 0)
     block_n = max(16, power(N))
     # A float32 product is six of bfloat16. In tiles of 64 rows these become wgmma on Hopper, each with descriptors of
     # its own in uniform registers; they run out, and the ptxas of CUDA 12.8 (in Triton 3.6 and 3.7) then reads one that
@@ -105,7 +107,7 @@ def plan_of(x: Tensor, B: Tensor, cu_seqlens: Tensor | None) -> Plan:
         batch if cu_seqlens is None else len(cu_seqlens) - 1, length, batch * length, heads, P, groups, N, block_p,
         block_n, chunk, exact, small, cu_seqlens is not None,
         FULL.value if full else MASKED.value, COPIED.value if has_copy_engine(x) else FULL.value,
-        "ieee" if small or not x.is_cuda else "bf16x6",
+        "ieee" if small or gpu is None else "bf16x6",
     )  # fmt: skip
 
 
@@ -129,13 +131,8 @@ def compute_dtype(*tensors: Tensor) -> torch.dtype:
 
 
 def has_copy_engine(x: Tensor) -> bool:
-    return capability(x.device) >= 9
-
-
-@functools.cache
-def capability(device: torch.device) -> int:
-    """The major one of the GPU; the interpreter, which has no GPU, is treated like Ampere."""
-    return torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 8
+    """The interpreter, which has no GPU, is treated like Ampere."""
+    return (capability(x.device) or (8, 0)) >= (9, 0)
 
 
 def ceil(size: int, divisor: int) -> int:
