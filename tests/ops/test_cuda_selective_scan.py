@@ -34,7 +34,8 @@ def sources(dtype: torch.dtype, states: int, softplus: int = 1, gate: int = 1) -
 @pytest.mark.parametrize(
     ("arch", "dtype", "states", "kernels"),
     [
-        ("sm_75", HALF, 16, ("forward", "step")),
+        ("sm_75", HALF, 16, ("forward", "backward", "carry", "step")),
+        ("sm_75", SINGLE, cuda.MAX_STATES, ("forward", "backward", "carry", "step")),
         ("sm_80", BFLOAT, 8, ("carry",)),
         ("sm_90", SINGLE, cuda.MAX_STATES, ("backward",)),
     ],
