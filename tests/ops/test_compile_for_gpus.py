@@ -27,6 +27,7 @@ GPUS = {
     "T4": Gpu("7.5", 40, 64, ("float16", "float32")),
     "A100": Gpu("8.0", 108, 163, ("bfloat16", "float32")),
     "H100": Gpu("9.0", 132, 227, ("bfloat16", "float32")),
+    "RTX 5080": Gpu("12.0", 84, 99, ("bfloat16", "float32")),
 }
 Run = subprocess.CompletedProcess
 

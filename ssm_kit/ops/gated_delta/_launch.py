@@ -14,7 +14,7 @@ _FORWARD = {"BV": 64, "num_warps": 4, "STAGES": 2}
 _BACKWARD = {"BV": 128, "num_warps": 8, "STAGES": 2}
 _GRADIENTS = {"BK": 64, "BV": 64, "num_warps": 4, "STAGES": 2}
 _TIGHT = {"BV": 32, "num_warps": 8, "STAGES": 1}
-"""In place of these where shared memory or registers are short: other GPUs than A100, H100 and later, wide keys."""
+"""In place of these where shared memory or registers are short: other GPUs than A100, H100, B200, wide keys."""
 
 
 class Plan(NamedTuple):
@@ -63,7 +63,8 @@ def plan_of(q: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> Plan:
     chunks, programs = length // chunk // (sequences if packed else 1), sequences * HV * triton.cdiv(V, 64)
     widest = 64 if bulky else 128  # keys for which Ψ (K, K), which a walk in segments needs, fits in shared memory
     segments = _segments(chunks, programs, q) if widest >= K else 1
-    tight = K * q.itemsize > 256 or not (gpu == (8, 0) or gpu >= (9, 0))
+    roomy = gpu == (8, 0) or gpu[0] in (9, 10)  # A100, H100, B200: their smaller kin have 99 KiB a block
+    tight = K * q.itemsize > 256 or not roomy
     return Plan(sequences, length, H, HV, K, V, chunk, packed, precision, tma, segments, tight)
 
 
