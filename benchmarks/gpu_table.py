@@ -82,20 +82,16 @@ def in_pieces(result: dict[str, Any]) -> list[str]:
     ]
     for operator, points in result["data"].items():
         alone = {point["length"]: point for point in points if point["gpus"] == 1}
-        for point in sorted(points, key=lambda point: (point["length"], point["gpus"])):
-            times = [
-                f"{point[name]:.2f} ({alone[point['length']][name] / point[name]:.2f} ×)"
-                for name in ("forward_ms", "both_ms")
-            ]
-            cells = [
-                f"`{operator}`",
-                str(point["length"]),
-                str(point["gpus"]),
-                *times,
-                f"{point['peak_bytes'] / 1e9:.1f}",
-            ]
-            found.append(f"| {' | '.join(cells)} |")
+        rows = sorted(points, key=lambda point: (point["length"], point["gpus"]))
+        found += [piece(operator, point, alone[point["length"]]) for point in rows]
     return found
+
+
+def piece(operator: str, point: dict[str, Any], alone: dict[str, Any]) -> str:
+    """One line of the table, beside the same on one GPU."""
+    times = [f"{point[name]:.2f} ({alone[name] / point[name]:.2f} ×)" for name in ("forward_ms", "both_ms")]
+    held = f"{point['peak_bytes'] / 1e9:.1f}"
+    return f"| `{operator}` | {point['length']} | {point['gpus']} | {' | '.join(times)} | {held} |"
 
 
 if __name__ == "__main__":
