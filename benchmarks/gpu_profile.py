@@ -3,8 +3,8 @@
     python -m benchmarks.gpu_profile [--only selective_scan] [--logs FOLDER]
 
 ncu comes with the CUDA toolkit and needs leave to read the GPU's counters. Every row of `benchmarks.gpu` runs once,
-forward and backward, after a call that compiles. The counters take several passes, in which a launch runs alone with
-caches flushed: times here are a little longer than in the benchmark, and not comparable with it.
+forward and backward, after a call that compiles. Counters are read in several passes, in each of which a launch runs
+alone and with empty caches: its time is not that of the benchmark.
 """
 
 import argparse
@@ -25,11 +25,12 @@ from benchmarks.gpu_cases import PARTS
 
 SECTIONS = ("SpeedOfLight", "ComputeWorkloadAnalysis", "SchedulerStats", "WarpStateStats", "Occupancy")
 SHARES = {
-    "memory": r"(gpu__dram|dram_)_throughput\.avg\.pct_of_peak_sustained_elapsed",
+    "memory": r"(gpu__dram_|dram__)throughput\.avg\.pct_of_peak_sustained_elapsed",
     "issue slots": r"sm(sp)?__(inst_issued|issue_active)\.avg\.pct_of_peak_sustained_active",
     "warps": r"sm__warps_active\.avg\.pct_of_peak_sustained_active",
 }
-"""Percent of what the GPU can do, by the counters' names: the first that is there."""
+"""Percent of what the GPU can do, by the counter's name; ncu's versions differ in it."""
+TIME = "gpu__time_duration.sum"
 PIPES = re.compile(r"sm__(?:inst_executed_)?pipe_(\w+?)(?:_cycles_active)?\.avg\.pct_of_peak_sustained_active")
 STALLS = re.compile(r"smsp__average_warps_issue_stalled_(\w+)_per_issue_active\.ratio")
 MOST = 3
@@ -56,10 +57,14 @@ def calling(case: Case) -> Callable[[], Any]:
 
 
 def launches(text: str) -> list[dict[str, str]]:
-    """The rows of ncu's raw CSV page, by the names of its columns; what the program itself prints is passed over."""
+    """The rows of ncu's raw CSV page, by the names of its columns, the time with its unit, which the first row has.
+
+    What the program itself prints before is passed over.
+    """
     lines = text.splitlines()
     start = next((i for i, line in enumerate(lines) if line.startswith('"ID"')), len(lines))
-    return [row for row in csv.DictReader(lines[start:]) if (row["ID"] or "").isdigit()]
+    units, *rows = [*csv.DictReader(lines[start:])] or [{}]
+    return [row | {TIME: f"{row[TIME]} {units[TIME]}"} for row in rows]
 
 
 def number(value: str | None) -> float | None:
@@ -92,11 +97,10 @@ def largest(launch: dict[str, str], pattern: re.Pattern[str]) -> list[tuple[str,
 def line(launch: dict[str, str]) -> str:
     """One launch as text."""
     found = summary(launch)
-    time = launch.get("gpu__time_duration.sum", "?")
     shares = ", ".join(f"{name} {found[name]:.0f} %" for name in SHARES if found[name] is not None)
     pipes = ", ".join(f"{name} {value:.0f} %" for name, value in found["pipes"])
     waits = ", ".join(f"{name} {value:.1f}" for name, value in found["waits for"])
-    return f"{found['kernel']:32s} {time:>12s}  {shares}  | pipes: {pipes}  | warps wait for: {waits}"
+    return f"{found['kernel']:32s} {launch[TIME]:>12s}  {shares}  | pipes: {pipes}  | warps wait for: {waits}"
 
 
 def profiled(part: str, log: Path | None) -> str:
