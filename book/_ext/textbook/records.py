@@ -1,5 +1,6 @@
 """The directive {stored-results}: every stored result, from the record that each carries, with its plot."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,13 @@ class StoredResults(SphinxDirective):
         lines: list[str] = []
         for name in results.names():
             self.env.note_dependency(str(results.FOLDER / f"{name}.json"))
-            lines += entry(name, results.load(name), picture(name, self.env.app)).splitlines()
+            lines += entry(name, results.load(name), drawn(name, self.env.app)).splitlines()
         holder = nodes.container()
         self.state.nested_parse(StringList(lines, "stored-results"), 0, holder)
         return holder.children
 
 
-def picture(name: str, app: Sphinx) -> str:
+def drawn(name: str, app: Sphinx) -> str:
     """The image of a result's plot, drawn beside the other files of the build; nothing where there is none."""
     plot = getattr(plots, name, None)
     if plot is None:
@@ -45,7 +46,8 @@ def picture(name: str, app: Sphinx) -> str:
     figure = plot(results.load(name))
     figure.savefig(file, dpi=150)
     plt.close(figure)
-    return f"\n![{plot.__doc__.splitlines()[0]}](/{file.relative_to(app.srcdir).as_posix()})\n"
+    place = Path(os.path.relpath(file, app.srcdir)).as_posix()  # the build may stand elsewhere than the sources
+    return f"\n![{plot.__doc__.splitlines()[0]}](/{place})\n"
 
 
 def entry(name: str, record: dict[str, Any], picture: str = "") -> str:
