@@ -166,9 +166,9 @@ def outputs(plan: Plan, q: Tensor, v: Tensor, beta: Tensor | None, keep: bool) -
 
 def _fit(plan: Plan, how: dict[str, int]) -> dict[str, Any]:
     """How a kernel is cut and run, fit to the sizes."""
-    tight = _TIGHT | {"BV": min(_TIGHT["BV"], plan.chunk)}
-    fitted: dict[str, Any] = how | tight if plan.tight else dict(how)
-    fitted["BV"] = min(fitted["BV"], max(16, triton.next_power_of_2(plan.V)))
+    fitted: dict[str, Any] = how | _TIGHT if plan.tight else dict(how)
+    widest = min(fitted["BV"], plan.chunk) if plan.tight else fitted["BV"]  # a shorter chunk: least of shared memory
+    fitted["BV"] = min(widest, max(16, triton.next_power_of_2(plan.V)))
     if "BK" in fitted:
         fitted["BK"] = min(32 if plan.tight else fitted["BK"], plan.padded)
     return fitted
