@@ -6,7 +6,7 @@
     gradients       every chunk by itself: what is left of the gradients                         (`_gradients`)
 
 What must move, at batch 8, 4096 steps, 16 heads, K = V = 128, bfloat16: q, k, v, o of 134 MB each, 537 MB forward and
-1.61 GB forward and backward. A copy runs at 4274 GB/s on an H200, which makes .126 and .376 ms.
+1.48 GB forward and backward. A copy runs at 4274 GB/s on an H200, which makes .126 and .346 ms.
 
 What these kernels move, and their matrix products (8192 chunks of a head):
 
@@ -19,11 +19,12 @@ What these kernels move, and their matrix products (8192 chunks of a head):
 Memory kept between forward and backward, besides the inputs: X (134 MB) and a state a chunk (268 MB), both in the
 dtype of the inputs, scores and M (134 MB). From the bytes: .25 ms forward, .94 ms forward and backward.
 
-Measured on an H200 (torch 2.11.0, triton 3.6.0) in ms; fla 0.6.0's chunked kernels were measured there in another run:
+Measured on an H200 (torch 2.11.0, triton 3.6.0) in ms, beside fla 0.6.0's chunked kernels, by `benchmarks.gpu`, which
+counts g and β too and takes the copy's rate from the same run:
 
                           forward   floor   fla     forward + backward   floor   fla
-    batch 8, 4096 steps   .448      .126    .843    2.25                 .376    3.32
-    batch 1, 65536 steps  1.36      .251    2.87    5.44                 .751    10.80
+    batch 8, 4096 steps   .446      .127    1.07    2.24                 .349    3.73
+    batch 1, 65536 steps  1.35      .254    2.75    5.43                 .699    9.77
 
     inside .224, forward_walk .232 (.359 with states), backward_walk .363, gradients 1.28; a decoding step of 256
     sequences .136 (floor .127).

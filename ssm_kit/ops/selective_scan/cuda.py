@@ -26,7 +26,7 @@ What was tried, in ms, beside 0.44 to 0.46 and 1.55 to 1.56 of these kernels on 
               scan before it, held by exponentials, is 58 in 20 %; elementwise work 115 in 30 %. Sums by the matrix
               units: 431 instructions, 1.68. 128 registers, for 16 warps: 1.77; with parts of two steps, whose states
               are rounded before each, 538 instructions; with those unrolled and memory asked ahead 1.53.
-Forward and backward, of which mamba_ssm 2.3.2 needs the multiple in brackets: 2.00 ms (2.9); L = 8192: 7.89 ms (3.0);
+Forward and backward, of which mamba_ssm 2.3.2 needs the multiple in brackets: 2.00 ms (2.8); L = 8192: 7.87 ms (3.0);
 one sequence of 65536: 10.8 ms (2.4). Measured by `python -m benchmarks.gpu`, torch 2.11, CUDA 13.
 """
 

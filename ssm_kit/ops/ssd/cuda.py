@@ -23,8 +23,8 @@ Counted at B 8, L 4096, H 64, P 64, N 128, G 1, bfloat16, D, bias, softplus:
   dy twice, and write dx: 4.6 GB in all, 1.1 ms. 0.24 TFLOP, 0.35 ms.
 
 Measured on one H200 (torch 2.11, Triton 3.6), as CUDA graphs: forward 0.391 ms, 2.6 times the floor of
-benchmarks/gpu.py, 2.9 times as fast as mamba_ssm 2.3.2 in a run of both; DRAM moved 0.57 GB, L2 1.73 GB. Forward and
-backward: 2.26 ms. One sequence of 65,536 steps: 0.98 ms and 5.09 ms. With two bfloat16 products for each one of float16
+benchmarks/gpu.py, 2.9 times as fast as mamba_ssm 2.3.2 in the same run; DRAM moved 0.57 GB, L2 1.73 GB. Forward and
+backward: 2.27 ms. One sequence of 65,536 steps: 0.97 ms and 5.10 ms. With two bfloat16 products for each one of float16
 in the backward pass's walks it was 2.35 ms, of which the walks took 0.29 and 0.30 ms, what crosses chunks 0.61 and what
 stays inside them 0.63.
 
