@@ -35,7 +35,8 @@ def draw(name: str) -> None:
     """Draw one again."""
     FOLDER.mkdir(exist_ok=True)
     figure = getattr(plots, name)(results.load(name))
-    figure.savefig(FOLDER / f"{name}.png", dpi=150, metadata={"Source": digest(name), "Software": None})
+    marked = {"Source": digest(name), "Software": None}
+    figure.savefig(FOLDER / f"{name}.png", dpi=150, bbox_inches="tight", pad_inches=0.1, metadata=marked)
     plt.close(figure)
 
 

@@ -31,9 +31,9 @@ class StoredResults(SphinxDirective):
         for name in results.names():
             self.env.note_dependency(str(results.FOLDER / f"{name}.json"))
             lines += entry(name, results.load(name), drawn(name, self.env.app)).splitlines()
-        holder = nodes.container()
+        holder = nodes.container(classes=["stored-results"])
         self.state.nested_parse(StringList(lines, "stored-results"), 0, holder)
-        return holder.children
+        return [holder]
 
 
 def drawn(name: str, app: Sphinx) -> str:
@@ -44,7 +44,7 @@ def drawn(name: str, app: Sphinx) -> str:
     file = Path(app.outdir).parent / "plots" / f"{name}.png"
     file.parent.mkdir(exist_ok=True)
     figure = plot(results.load(name))
-    figure.savefig(file, dpi=150)
+    figure.savefig(file, dpi=150, bbox_inches="tight", pad_inches=0.1)
     plt.close(figure)
     place = Path(os.path.relpath(file, app.srcdir)).as_posix()  # the build may stand elsewhere than the sources
     return f"\n![{plot.__doc__.splitlines()[0]}](/{place})\n"
