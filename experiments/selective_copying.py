@@ -20,12 +20,14 @@ or in the first alone.
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.selection import FACTORS, NOPE, RECURRENT, ROPE, SEEDS, TEST_TOKENS, runs
+from experiments.selection import FACTORS, NOPE, RECURRENT, ROPE, TEST_TOKENS, runs
 from experiments.study import Study, main
 from ssm_kit.lab import Batch, SelectiveCopying, Settings
 
 LENGTH = 1024
-RATES = (2e-3, 4e-3, 8e-3)
+RATES = (2e-3, 4e-3, 8e-3, 1.6e-2)
+SEEDS = (1, 2, 3, 4, 5)
+"""More than three: some runs never learn the order of the tokens."""
 MIXERS = RECURRENT | {"RoPE attention": (ROPE, ROPE), "RoPE + NoPE attention": (ROPE, NOPE)}
 SETTINGS = Settings(steps=10_000, batch_size=64, warmup=1000, final=0.01, precision="bf16")
 
@@ -40,7 +42,7 @@ class LongCopying(SelectiveCopying):
 
 
 def full() -> Study:
-    """6 rows of mixers at three learning rates, then with three seeds: 36 runs."""
+    """6 rows of mixers at four learning rates, then with five seeds: 54 runs."""
     task = SelectiveCopying(length=LENGTH, tokens=16)
     tests = {f"{factor * LENGTH}": LongCopying(length=factor * LENGTH, tokens=16) for factor in FACTORS}
     return Study(runs(MIXERS, task, tests, SETTINGS), RATES, SEEDS, notes={"trained_on": LENGTH})
