@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.selection import FACTORS, NOPE, RECURRENT, ROPE, SEEDS, TEST_TOKENS, runs
-from experiments.study import Study, main
+from experiments.study import Study, answered, main
 from ssm_kit.lab import Batch, InductionHeads, Settings
 
 LENGTH = 256
@@ -40,7 +40,7 @@ def full() -> Study:
     """6 rows of mixers at three learning rates, then with three seeds: 36 runs."""
     task = InductionHeads(length=LENGTH)
     tests = {f"{factor * LENGTH}": LongInduction(length=factor * LENGTH) for factor in FACTORS}
-    return Study(runs(MIXERS, task, tests, SETTINGS), RATES, SEEDS, notes={"trained_on": LENGTH})
+    return Study(runs(MIXERS, task, tests, SETTINGS), RATES, SEEDS, score=answered, notes={"trained_on": LENGTH})
 
 
 def smoke() -> Study:

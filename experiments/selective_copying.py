@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.selection import FACTORS, NOPE, RECURRENT, ROPE, TEST_TOKENS, runs
-from experiments.study import Study, main
+from experiments.study import Study, answered, main
 from ssm_kit.lab import Batch, SelectiveCopying, Settings
 
 LENGTH = 1024
@@ -45,7 +45,7 @@ def full() -> Study:
     """6 rows of mixers at four learning rates, then with five seeds: 54 runs."""
     task = SelectiveCopying(length=LENGTH, tokens=16)
     tests = {f"{factor * LENGTH}": LongCopying(length=factor * LENGTH, tokens=16) for factor in FACTORS}
-    return Study(runs(MIXERS, task, tests, SETTINGS), RATES, SEEDS, notes={"trained_on": LENGTH})
+    return Study(runs(MIXERS, task, tests, SETTINGS), RATES, SEEDS, score=answered, notes={"trained_on": LENGTH})
 
 
 def smoke() -> Study:

@@ -42,17 +42,26 @@ def likelihood(evaluation: Evaluation) -> float:
     return -float("inf") if loss is None else -loss
 
 
+def answered(evaluation: Evaluation) -> float:
+    """The accuracy on fresh examples of the task that the model was trained on, in steps of a hundredth.
+
+    For tasks that can be solved: there the loss of a solved run says no more than how fast it went on, and prefers
+    rates at which other seeds fail. With this score all rates that solve the task are equal, and the lowest is taken.
+    """
+    return round(evaluation[""]["accuracy"], 2)
+
+
 @dataclass(frozen=True)
 class Study:
     """What is trained.
 
     Args:
         architectures: one run for each; its learning rate and seed are replaced.
-        rates: learning rates to try.
+        rates: learning rates to try, the lowest first: of equals the first is taken.
         seeds: of the reported runs, other than SEARCH_SEED.
         family: names of the labels that a rate is chosen for: all architectures that agree in them share the rate
             that was best for the first. Empty for a choice for every architecture.
-        score: `accuracy` or `likelihood`; the rate where it is greatest is the best.
+        score: `accuracy`, `answered` or `likelihood`; the rate where it is greatest is the best.
         notes: what a reader of the result should know besides, for its settings.
     """
 
