@@ -10,7 +10,8 @@ do: with two layers of full attention and two heads, induction heads had not bee
 examples. `experiments.recall_capacity` says what such a window does, and why there is a second row, whose full
 attention has no positions.
 
-The result that is stored had Mamba-2 with two heads of 64; it has eight of 16 now, see `experiments.selection`.
+Of the rates that answer all, the search takes the lowest. By the loss alone it once took the highest for Mamba (0.01),
+at which two of three seeds learned nothing.
 """
 
 from dataclasses import dataclass

@@ -41,6 +41,16 @@ def test_schema_and_summary(result):
     assert result["data"]["summary"] == summarise(result["data"]["rows"])
 
 
+def test_stored_runs_have_the_lowest_rate_that_answers_most():
+    for name, _ in STORED:
+        rows = results.load(name)["data"]["rows"]
+        for mixer in {row["mixer"] for row in rows}:
+            mine = [row for row in rows if row["mixer"] == mixer]
+            tried = {r["learning_rate"]: round(r["accuracy"]["trained on"], 2) for r in mine if r["stage"] == "search"}
+            lowest = min(rate for rate, answered in tried.items() if answered == max(tried.values()))
+            assert {row["learning_rate"] for row in mine if row["stage"] == "final"} == {lowest}
+
+
 def test_selection_solves_selective_copying_and_neither_time_invariance_nor_a_gate_does(smoke):
     found = [smoke["selective_copying"]] + [results.load(name) for name, _ in STORED if name == "selective_copying"]
     for result in found:

@@ -7,7 +7,7 @@ import pytest
 
 from experiments import study
 from experiments.small_models import count, stack, widened
-from experiments.study import Study, likelihood
+from experiments.study import Study, answered, likelihood
 from experiments.sweep import Plan, Run
 from ssm_kit import results
 from ssm_kit.lab import MQAR, Settings
@@ -61,6 +61,15 @@ def test_a_family_shares_the_rate_of_its_first():
     finals = shared.finals({key: {"evaluation": {"": {"loss": loss}}} for key, loss in losses.items()})
     assert {final.settings.learning_rate for final in finals} == {RATES[1]}
     assert [(final.labels["size"], final.settings.seed) for final in finals] == [(2, 1), (2, 2), (4, 1), (4, 2)]
+
+
+def test_of_rates_that_answer_as_much_the_lowest_is_taken():
+    rates = (1e-3, 2e-3, 4e-3)
+    some = replace(STUDY, architectures=STUDY.architectures[:1], rates=rates, score=answered)
+    for accuracies, best in (((0.9, 0.996, 1.0), 2e-3), ((0.2, 0.1, 0.3), 4e-3), ((0.501, 0.504, 0.499), 1e-3)):
+        found = zip(some.trials(), accuracies, strict=True)
+        records = {trial.key: {"evaluation": {"": {"accuracy": accuracy}}} for trial, accuracy in found}
+        assert {final.settings.learning_rate for final in some.finals(records)} == {best}
 
 
 def test_one_rate_needs_no_search_and_a_loss_that_is_no_number_never_wins():
