@@ -23,8 +23,8 @@ Measured on an H200 (torch 2.11.0, triton 3.6.0) in ms, beside fla 0.6.0's chunk
 counts g and β too and takes the copy's rate from the same run:
 
                           forward   floor   fla     forward + backward   floor   fla
-    batch 8, 4096 steps   .446      .127    1.07    2.24                 .349    3.73
-    batch 1, 65536 steps  1.35      .254    2.75    5.43                 .699    9.77
+    batch 8, 4096 steps   .450      .126    1.06    2.23                 .347    3.72
+    batch 1, 65536 steps  1.37      .252    2.75    5.39                 .694    9.74
 
     inside .224, forward_walk .232 (.359 with states), backward_walk .363, gradients 1.28; a decoding step of 256
     sequences .136 (floor .127).
