@@ -47,7 +47,7 @@ def main() -> None:
         "settings": byte_runs.settings(design) | {"wall_s": "sum over runs, several at a time"},
         "data": data,
     }
-    made = [record["made"] for record in records]
+    made = [machine.provenance(options.commit, options.device), *(record["made"] for record in records)]
     machine.write(options.out, machine.result(SCRIPT, WHAT, made, parts))
 
 

@@ -75,6 +75,15 @@ def provenance(commit: str, device: str) -> dict[str, Any]:
     }
 
 
+def on_any_gpu(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The provenance of runs whose GPU decides how long they take, not what they learn: `gpu` names all GPUs in each.
+
+    Runs on a CPU, which compute in other precisions, stay apart: `result` refuses them beside the others.
+    """
+    gpus = {one["gpu"] for one in made}
+    return made if None in gpus else [one | {"gpu": ", ".join(sorted(gpus))} for one in made]
+
+
 def result(script: str, what: str, made: list[dict[str, Any]], parts: dict[str, Any]) -> dict[str, Any]:
     """A result as the schema wants it.
 

@@ -161,7 +161,7 @@ def collect(script: str, what: str, runs: Sequence[Run], folder: Path, data: Any
         },
         "data": data,
     }
-    return machine.result(script, what, made, parts)
+    return machine.result(script, what, machine.on_any_gpu(made), parts)
 
 
 def _in_processes(waiting: list[Run], plan: Plan, bar: tqdm) -> list[str]:

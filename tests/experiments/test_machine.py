@@ -59,6 +59,19 @@ def test_a_script_without_a_small_size_needs_a_file(monkeypatch, capsys):
     assert "the following arguments are required: --out" in capsys.readouterr().err
 
 
+def test_runs_that_learn_on_different_gpus_are_one_result_that_names_them_all():
+    one = {"commit": "0123abc", "date": "2026-03-01", "gpu": "NVIDIA H200", "torch": "2.13.0", "triton": "3.7.1"}
+    parts = {"seeds": [0], "wall_s": 1.0, "settings": {}, "data": [1.0]}
+    made = [one, one | {"gpu": "NVIDIA H100", "date": "2026-03-02"}]
+    found = machine.result("experiments/script.py", "Learned", machine.on_any_gpu(made), parts)
+    assert (found["gpu"], found["date"]) == ("NVIDIA H100, NVIDIA H200", "2026-03-02")
+    results.validate(found, "learned")
+    with pytest.raises(ValueError, match=r"expected runs of one gpu; got \['NVIDIA H100', 'NVIDIA H200'\]"):
+        machine.result("experiments/script.py", "Timed", made, parts)
+    with pytest.raises(ValueError, match=r"expected runs of one gpu; got \['NVIDIA H200', 'None'\]"):
+        machine.result("experiments/script.py", "Learned", machine.on_any_gpu([one, one | {"gpu": None}]), parts)
+
+
 def test_a_result_that_the_schema_refuses_is_kept(tmp_path):
     parts = {"seeds": [0], "wall_s": 1.0, "settings": {}, "data": {"ms": float("inf")}}
     made = [machine.provenance("0123abc", "cpu")]

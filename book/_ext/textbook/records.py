@@ -52,12 +52,13 @@ def drawn(name: str, app: Sphinx) -> str:
 
 def entry(name: str, record: dict[str, Any], picture: str = "") -> str:
     """The paragraph and the command of one result; its settings may name a launcher, a number of GPUs, whose time."""
-    settings = record["settings"]
-    count = settings.get("gpus", 1)
+    settings, gpus = record["settings"], (record["gpu"] or "a CPU").replace(", ", " and ")
+    if record["gpu"] == gpus:  # of one kind
+        gpus = f"{settings.get('gpus', 'one')} {gpus}"
     return ENTRY.format(
         name=name,
         picture=picture,
-        machine=f"{'one' if count == 1 else count} {record['gpu']}" if record["gpu"] else "a CPU",
+        machine=gpus,
         module=record["script"].removesuffix(".py").replace("/", "."),
         launcher=settings.get("launcher", "python"),
         note=f" ({settings['wall_s']})" if "wall_s" in settings else "",
