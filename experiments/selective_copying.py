@@ -31,6 +31,7 @@ LENGTH = 1024
 RATES = (2e-3, 4e-3, 8e-3, 1.6e-2)
 SEEDS = (1, 2, 3, 4, 5)
 """More than three: some runs never learn the order of the tokens."""
+MEASURES = ("accuracy", "exact", "loss")
 MIXERS = RECURRENT | {"RoPE attention": (ROPE, ROPE), "RoPE + NoPE attention": (ROPE, NOPE)}
 SETTINGS = Settings(steps=10_000, batch_size=64, warmup=1000, final=0.01, precision="bf16")
 
@@ -48,7 +49,8 @@ def full() -> Study:
     """6 rows of mixers at four learning rates, then with five seeds: 54 runs."""
     task = SelectiveCopying(length=LENGTH, tokens=16)
     tests = {f"{factor * LENGTH}": LongCopying(length=factor * LENGTH, tokens=16) for factor in FACTORS}
-    return Study(runs(MIXERS, task, tests, SETTINGS), RATES, SEEDS, score=answered, notes={"trained_on": LENGTH})
+    made = runs(MIXERS, task, tests, SETTINGS)
+    return Study(made, RATES, SEEDS, score=answered, measures=MEASURES, notes={"trained_on": LENGTH})
 
 
 def smoke() -> Study:
@@ -58,7 +60,7 @@ def smoke() -> Study:
     mixers = {name: MIXERS[name][:1] for name in ("S4D", "gated S4D", "Mamba")}
     settings = Settings(steps=120, batch_size=32, warmup=10, final=0.01)
     made = runs(mixers, task, tests, settings, d_model=32)
-    return Study(made, (2e-2,), (1,), notes={"trained_on": task.length})
+    return Study(made, (2e-2,), (1,), measures=MEASURES, notes={"trained_on": task.length})
 
 
 if __name__ == "__main__":

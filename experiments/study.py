@@ -62,6 +62,7 @@ class Study:
         family: names of the labels that a rate is chosen for: all architectures that agree in them share the rate
             that was best for the first. Empty for a choice for every architecture.
         score: `accuracy`, `answered` or `likelihood`; the rate where it is greatest is the best.
+        measures: what the result keeps of every test.
         notes: what a reader of the result should know besides, for its settings.
     """
 
@@ -70,6 +71,7 @@ class Study:
     seeds: Sequence[int]
     family: tuple[str, ...] = ()
     score: Callable[[Evaluation], float] = likelihood
+    measures: tuple[str, ...] = ("accuracy", "loss")
     notes: dict[str, Any] = field(default_factory=dict)
 
     def trials(self) -> list[Run]:
@@ -118,8 +120,8 @@ def conduct(script: str, what: str, study: Study, plan: Plan) -> dict[str, Any]:
     finals = study.finals(_trained(trials, plan) if trials else {})
     records = _trained(finals, plan)
     searched = sweep.finished(trials, plan.folder)
-    rows = [_row(record, "search") for record in searched.values()]
-    rows += [_row(record, "final") for record in records.values()]
+    rows = [_row(record, "search", study.measures) for record in searched.values()]
+    rows += [_row(record, "final", study.measures) for record in records.values()]
     data = {"rows": rows, "summary": summarise(rows)}
     result = sweep.collect(script, what, [*trials, *finals], plan.folder, data)
     result["seeds"] = list(study.seeds)
@@ -145,7 +147,7 @@ def _at(run: Run, rate: float, seed: int) -> Run:
     return replace(run, settings=replace(run.settings, learning_rate=rate, seed=seed))
 
 
-def _row(record: dict[str, Any], stage: str) -> dict[str, Any]:
+def _row(record: dict[str, Any], stage: str, measures: tuple[str, ...]) -> dict[str, Any]:
     """What a result keeps of a run."""
     run, tests = record["run"], record["evaluation"]
     return {
@@ -157,7 +159,7 @@ def _row(record: dict[str, Any], stage: str) -> dict[str, Any]:
         "state_bytes": state_bytes(json.dumps(run["model"]), run["task"]["length"]),
         **{
             measure: {test or "trained on": _rounded(found[measure]) for test, found in tests.items()}
-            for measure in ("accuracy", "loss")
+            for measure in measures
         },
     }
 

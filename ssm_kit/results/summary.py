@@ -2,7 +2,7 @@
 
 from typing import Any
 
-MEASURES = ("accuracy", "loss")
+MEASURES = ("accuracy", "exact", "loss")
 VARYING = {"stage", "seed", "learning_rate", *MEASURES}
 """What differs between two rows of one architecture."""
 
@@ -12,19 +12,20 @@ def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
     Args:
         rows: one for each training run, as `experiments/study.py` writes them: what tells architectures apart, and
-            stage, seed, learning_rate, accuracy {test: share of right answers} and loss {test: nats, or None where it
-            is no number}. Rows of the stage "search" chose the learning rate; only those of the stage "final" count.
+            stage, seed, learning_rate, and measures: accuracy {test: share of right answers}, loss {test: nats, or None
+            where it is no number}, and in some studies exact {test: share of examples without a mistake}. Rows of the
+            stage "search" chose the learning rate; only those of the stage "final" count.
 
     Returns:
-        what the rows of an architecture share, and for accuracy and loss {test: {"mean", "low", "high"}}, None for a
-        test whose loss was no number with some seed.
+        what the rows of an architecture share, and for each measure {test: {"mean", "low", "high"}}, None for a test
+        whose loss was no number with some seed.
     """
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         if row["stage"] == "final":
             groups.setdefault(repr(_shared(row)), []).append(row)
     return [
-        {**_shared(group[0]), **{measure: _spread([row[measure] for row in group]) for measure in MEASURES}}
+        _shared(group[0]) | {name: _spread([row[name] for row in group]) for name in MEASURES if name in group[0]}
         for group in groups.values()
     ]
 

@@ -58,25 +58,28 @@ def hybrid_fraction(result: dict[str, Any]) -> Figure:
 
 
 def selective_copying(result: dict[str, Any]) -> Figure:
-    """Accuracy of each mixer against the length of the test; the dotted line is the length trained on."""
-    return _by_length(result, "Selective copying")
+    """Tokens and whole sequences that each mixer copies, by length of the test; the dotted line is that trained on."""
+    return _by_length(result, {"accuracy": "Selective copying: tokens", "exact": "whole sequences"})
 
 
 def induction_heads(result: dict[str, Any]) -> Figure:
     """Accuracy of each mixer against the length of the test; the dotted line is the length trained on."""
-    return _by_length(result, "Induction heads")
+    return _by_length(result, {"accuracy": "Induction heads"})
 
 
-def _by_length(result: dict[str, Any], title: str) -> Figure:
+def _by_length(result: dict[str, Any], titles: dict[str, str]) -> Figure:
+    """A panel for each measure."""
     with plt.style.context(STYLE):
-        figure, axes = plt.subplots()
-        for entry in result["data"]["summary"]:
-            tests = {int(test): found for test, found in entry["accuracy"].items() if test.isdigit()}
-            spread(axes, list(tests), list(tests.values()), entry["mixer"])
-        axes.axvline(result["settings"]["trained_on"], color="0.6", linestyle=":", zorder=0)
-        axes.set(xscale="log", xlabel="length of the test", ylabel="accuracy", ylim=(0, 1.05), title=title)
-        axes.set_xticks(list(tests), [str(length) for length in tests])
-        axes.minorticks_off()
+        figure, panels = plt.subplots(1, len(titles), sharey=True, squeeze=False)
+        for axes, (measure, title) in zip(panels[0], titles.items(), strict=True):
+            for entry in result["data"]["summary"]:
+                tests = {int(test): found for test, found in entry[measure].items() if test.isdigit()}
+                spread(axes, list(tests), list(tests.values()), entry["mixer"])
+            axes.axvline(result["settings"]["trained_on"], color="0.6", linestyle=":", zorder=0)
+            axes.set(xscale="log", xlabel="length of the test", ylim=(0, 1.05), title=title)
+            axes.set_xticks(list(tests), [f"{n // 1024}k" if n >= 1024 else str(n) for n in tests])
+            axes.minorticks_off()
+        panels[0, 0].set_ylabel("share that is right")
         figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
     return figure
 
