@@ -77,11 +77,16 @@ def number(value: str | None) -> float | None:
 
 def summary(launch: dict[str, str]) -> dict[str, Any]:
     """What a reader looks at: the shares of the peak in percent, the busiest pipes, what warps wait for."""
-    found: dict[str, Any] = {"kernel": launch["Kernel Name"].split("(")[0]}
+    found: dict[str, Any] = {"kernel": short(launch["Kernel Name"])}
     for name, pattern in SHARES.items():
         values = [number(value) for column, value in launch.items() if re.fullmatch(pattern, column or "")]
         found[name] = next((value for value in values if value is not None), None)
     return found | {"pipes": largest(launch, PIPES), "waits for": largest(launch, STALLS)}
+
+
+def short(name: str) -> str:
+    """A kernel's name without its type, its arguments, and the templates that fill torch's names."""
+    return re.split(r"[<(]", name.replace("<unnamed>::", "").removeprefix("void "))[0]
 
 
 def largest(launch: dict[str, str], pattern: re.Pattern[str]) -> list[tuple[str, float]]:

@@ -218,4 +218,5 @@ def test_a_profile_says_what_a_launch_keeps_busy_and_waits_for():
     }
     assert gpu_profile.number("1,234.5") == 1234.5
     assert " ".join(gpu_profile.line(launch).split()).startswith("walk 1,234.5 ns memory 42 %, issue slots 77 % |")
+    assert gpu_profile.short("void at::<unnamed>::fill<float, at::Fill<float>>(int, T2)") == "at::fill"
     assert gpu_profile.launches("nothing") == []
