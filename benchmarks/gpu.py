@@ -97,14 +97,15 @@ def timed(case: Case, contender: Contender, gradients: bool) -> dict[str, Any]:
     if not gradients:
         with torch.no_grad():
             return milliseconds(lambda: [contender.run(**tensors) for tensors in sets], copies)
-    leaves = {name: tensor.detach().requires_grad_() for name, tensor in sets[0].items()}
+    return milliseconds(both_passes(contender, sets[0], case.dtype))
+
+
+def both_passes(contender: Contender, tensors: Tensors, dtype: torch.dtype) -> Callable[[], tuple[Tensor, ...]]:
+    """What computes y and, from one fixed gradient of y, those of all tensors."""
+    leaves = {name: tensor.detach().requires_grad_() for name, tensor in tensors.items()}
     with torch.no_grad():
-        noise = noise_like(output(contender, leaves), case.dtype)
-
-    def both() -> Any:
-        return torch.autograd.grad(output(contender, leaves), list(leaves.values()), noise)
-
-    return milliseconds(both)
+        noise = noise_like(output(contender, leaves), dtype)
+    return lambda: torch.autograd.grad(output(contender, leaves), list(leaves.values()), noise)
 
 
 def noise_like(y: Tensor, dtype: torch.dtype) -> Tensor:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -128,6 +129,20 @@ def test_the_gradient_that_is_timed_lies_as_the_output_does(monkeypatch):
     noise = gpu.noise_like(channels_last, torch.bfloat16)
     assert (noise.shape, noise.stride(), noise.dtype) == ((2, 3, 5), channels_last.stride(), torch.bfloat16)
     assert noise.count_nonzero() > 0
+
+
+def test_what_is_timed_and_profiled_computes_all_gradients(monkeypatch):
+    monkeypatch.setattr(gpu, "generator", torch.Generator)
+    tensors = {"a": torch.tensor([2.0, 3.0]), "b": torch.tensor([5.0, 7.0])}
+    ours = Contender("ssm_kit", lambda a, b: (a * b, a + b))
+    case = Case("product", "2", lambda small: tensors, None, (ours,), Work(1.0), Work(1.0), torch.float32)
+    call = gpu_profile.calling(case)
+    of_a, of_b = call()
+    torch.testing.assert_close(of_a / tensors["b"], of_b / tensors["a"])
+    assert of_a.count_nonzero() == 2
+    assert all(torch.equal(*pair) for pair in zip(call(), (of_a, of_b), strict=True))
+    y, _ = gpu_profile.calling(replace(case, backward=None))()
+    assert y.tolist() == [10.0, 21.0]
 
 
 def test_relative_error():
