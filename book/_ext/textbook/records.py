@@ -52,18 +52,24 @@ def drawn(name: str, app: Sphinx) -> str:
 
 def entry(name: str, record: dict[str, Any], picture: str = "") -> str:
     """The paragraph and the command of one result; its settings may name a launcher, a number of GPUs, whose time."""
-    settings, gpus = record["settings"], (record["gpu"] or "a CPU").replace(", ", " and ")
-    if record["gpu"] == gpus:  # of one kind
-        gpus = f"{settings.get('gpus', 'one')} {gpus}"
+    settings = record["settings"]
     return ENTRY.format(
         name=name,
         picture=picture,
-        machine=gpus,
+        machine=machine(record["gpu"], settings.get("gpus", "one")),
         module=record["script"].removesuffix(".py").replace("/", "."),
         launcher=settings.get("launcher", "python"),
         note=f" ({settings['wall_s']})" if "wall_s" in settings else "",
         **record,
     )
+
+
+def machine(gpu: str | None, count: int | str) -> str:
+    """What was at work: a CPU, some GPUs of one kind, or the kinds of GPU."""
+    if gpu is None:
+        return "a CPU"
+    kinds = gpu.split(", ")
+    return f"{count} {gpu}" if len(kinds) == 1 else " and ".join(kinds)
 
 
 def setup(app: Sphinx) -> None:
