@@ -26,12 +26,12 @@ from typing import Any
 from experiments.selection import FACTORS, NOPE, RECURRENT, ROPE, TEST_TOKENS, runs
 from experiments.study import Study, answered, main
 from ssm_kit.lab import Batch, SelectiveCopying, Settings
+from ssm_kit.results.summary import MEASURES
 
 LENGTH = 1024
 RATES = (2e-3, 4e-3, 8e-3, 1.6e-2)
 SEEDS = (1, 2, 3, 4, 5)
 """More than three: some runs never learn the order of the tokens."""
-MEASURES = ("accuracy", "exact", "loss")
 MIXERS = RECURRENT | {"RoPE attention": (ROPE, ROPE), "RoPE + NoPE attention": (ROPE, NOPE)}
 SETTINGS = Settings(steps=10_000, batch_size=64, warmup=1000, final=0.01, precision="bf16")
 

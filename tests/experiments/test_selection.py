@@ -28,7 +28,7 @@ def result(request, smoke) -> dict:
     return smoke[name] if size == "smoke" else results.load(name)
 
 
-def accuracy(result: dict, mixer: str, measure: str = "accuracy") -> dict[str, float]:
+def score(result: dict, mixer: str, measure: str = "accuracy") -> dict[str, float]:
     """{"mean", "low", "high"} over seeds at the first length of the tests, which is the one trained on."""
     (entry,) = (entry for entry in result["data"]["summary"] if entry["mixer"] == mixer)
     lengths = sorted(int(test) for test in entry[measure] if test.isdigit())
@@ -53,24 +53,24 @@ def test_stored_runs_have_the_lowest_rate_that_answers_most():
 
 def test_selection_solves_selective_copying_and_neither_time_invariance_nor_a_gate_does(smoke):
     found = smoke["selective_copying"]
-    rivals = max(accuracy(found, name)["mean"] for name in ("S4D", "gated S4D"))
-    assert accuracy(found, "Mamba")["mean"] > rivals + 0.2
+    rivals = max(score(found, name)["mean"] for name in ("S4D", "gated S4D"))
+    assert score(found, "Mamba")["mean"] > rivals + 0.2
 
 
 @pytest.mark.skipif("selective_copying" not in results.names(), reason="the full study is not stored yet")
 def test_whole_sequences_are_copied_by_selection_and_attention_alone():
     found = results.load("selective_copying")
     for name in ("S4D", "gated S4D"):
-        assert accuracy(found, name, "exact")["high"] < 0.2
+        assert score(found, name, "exact")["high"] < 0.2
     for name in ("Mamba-2", "RoPE attention", "RoPE + NoPE attention"):
-        assert accuracy(found, name, "exact")["low"] > 0.8
-    assert accuracy(found, "Mamba", "exact")["high"] > 0.9  # some of its seeds never learn the tokens' order
+        assert score(found, name, "exact")["low"] > 0.8
+    assert score(found, "Mamba", "exact")["high"] > 0.9  # some of its seeds never learn the tokens' order
 
 
 def test_induction_needs_selection(smoke):
     found = [smoke["induction_heads"]] + [results.load(name) for name, _ in STORED if name == "induction_heads"]
     for result in found:
-        assert accuracy(result, "Mamba-2")["mean"] > accuracy(result, "S4D")["mean"] + 0.2
+        assert score(result, "Mamba-2")["mean"] > score(result, "S4D")["mean"] + 0.2
 
 
 def test_plot_draws_the_summary(result):
