@@ -76,7 +76,7 @@ def provenance(commit: str, device: str) -> dict[str, Any]:
 
 
 def on_any_gpu(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The provenance of runs whose GPU decides how long they take, not what they learn: `gpu` names all GPUs in each.
+    """The provenance of runs whose times do not count, as those that only learn: `gpu` names all kinds of GPU in each.
 
     Runs on a CPU, which compute in other precisions, stay apart: `result` refuses them beside the others.
     """
