@@ -1,6 +1,8 @@
 """What the runs behind `byte_language_model` and `length_generalisation` are: sizes, rates, seeds, lengths."""
 
 import math
+import statistics
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +13,7 @@ from experiments.sweep import Run
 from ssm_kit.lab import ByteText, Settings
 
 SEARCH_SEED = 0
-"""Of the runs that choose the learning rates; not among those reported, so that the choice cannot flatter."""
+"""Of the runs that choose the finalists; not among those reported."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Design:
     batch_size: int
     precision: str
     learning_rates: tuple[float, ...]
+    finalists: int
+    """Of every mixer this many rates, those with the lowest losses in the search, are trained in full length."""
     seeds: tuple[int, ...]
     contexts: tuple[int, ...]
     """See `loss_by_context`; the one that is half the length is used during training."""
@@ -35,7 +39,7 @@ class Design:
         return [self._run("search", mixer, rate, SEARCH_SEED) for mixer, rate in pairs]
 
     def final(self, rates: dict[str, float]) -> list[Run]:
-        """Every mixer at its own learning rate, with every seed."""
+        """Every mixer at one learning rate of its own, with every seed."""
         return [self._run("final", mixer, rates[mixer], seed) for seed in self.seeds for mixer in MIXERS]
 
     def _run(self, stage: str, mixer: str, learning_rate: float, seed: int) -> Run:
@@ -60,6 +64,7 @@ FULL = Design(
     batch_size=32,
     precision="bf16",
     learning_rates=(2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3),
+    finalists=2,
     seeds=(1, 2, 3),
     contexts=tuple(2**k for k in range(5, 16)),
     scored=2**17,
@@ -70,23 +75,40 @@ SMOKE = Design(
     steps=12,
     batch_size=8,
     precision="fp32",
-    learning_rates=(1e-2, 2e-2),
+    learning_rates=(1e-2, 2e-2, 3e-2),
+    finalists=2,
     seeds=(1, 2),
     contexts=(8, 16, 32, 64),
     scored=2**9,
 )
 
 
-def chosen(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
-    """For every mixer the learning rate of the search that ended with the lowest held-out loss.
+def finalists(rows: Iterable[dict[str, Any]], places: int) -> list[dict[str, float]]:
+    """The best learning rate of every mixer by the held-out losses of its search, then the second of every mixer, ...
 
     Args:
-        rows: of runs, as `experiments.byte_runs.facts` gives them; a loss that was no number is None.
+        rows: of the search, as `experiments.byte_runs.facts` gives them; a loss that was no number is None.
+        places: how many rates of every mixer.
     """
-    best: dict[str, tuple[float, float]] = {}
+    order = {mixer: sorted(losses, key=losses.__getitem__) for mixer, losses in _losses(rows).items()}
+    return [{mixer: rates[place] for mixer, rates in order.items()} for place in range(places)]
+
+
+def chosen(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """For every mixer the learning rate that counts: the finalist with the lowest held-out loss, a mean over seeds.
+
+    Args:
+        rows: of the finalists, as `experiments.byte_runs.facts` gives them; a loss that was no number is None.
+    """
+    return finalists(rows, 1)[0]
+
+
+def _losses(rows: Iterable[dict[str, Any]]) -> dict[str, dict[float, float]]:
+    """For every mixer and learning rate the held-out loss at the end, a mean over seeds."""
+    ends: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        if row["stage"] == "search":
-            loss = row["held_out"][-1][1]
-            found = (math.inf if loss is None else loss, row["learning_rate"])
-            best[row["mixer"]] = min(found, best.get(row["mixer"], found))
-    return {mixer: rate for mixer, (_, rate) in best.items()}
+        loss = row["held_out"][-1][1]
+        ends[row["mixer"]][row["learning_rate"]].append(math.inf if loss is None else loss)
+    return {
+        mixer: {rate: statistics.fmean(losses) for rate, losses in by_rate.items()} for mixer, by_rate in ends.items()
+    }

@@ -6,7 +6,7 @@
 
 The models are those of `experiments.byte_language_model`: with its folder nothing is trained again. The bytes that are
 predicted are the same at every context (`experiments.byte_evaluation`), so a difference is one of the model, not of the
-text. The learning rate is the one that was best at the length of training.
+text. Every mixer has the one learning rate that was best at the length of training (`experiments.byte_runs`).
 """
 
 from typing import Any
@@ -20,14 +20,14 @@ SCRIPT = "experiments/length_generalisation.py"
 def main() -> None:
     """The command line."""
     design, options = byte_runs.arguments(WHAT)
-    rates, _, final = byte_runs.complete(design, options)
+    rates, _, counted = byte_runs.complete(design, options)
     parts = {
         "seeds": list(design.seeds),
-        "wall_s": round(sum(record["seconds"][1] for record in final), 1),
+        "wall_s": round(sum(record["seconds"][1] for record in counted), 1),
         "settings": byte_runs.settings(design) | {"wall_s": "evaluation alone, sum over runs, several at a time"},
-        "data": {"learning_rate": rates, "runs": [row(record) for record in final]},
+        "data": {"learning_rate": rates, "runs": [row(record) for record in counted]},
     }
-    made = [record["made"] for record in final]
+    made = [record["made"] for record in counted]
     machine.write(options.out, machine.result(SCRIPT, WHAT, made, parts))
 
 

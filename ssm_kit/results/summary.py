@@ -1,4 +1,4 @@
-"""From the raw rows of a study to one entry per architecture: mean and extremes over seeds."""
+"""From the raw rows of a study to one entry per architecture, mean and extremes over seeds; and which rows count."""
 
 from typing import Any
 
@@ -28,6 +28,16 @@ def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         _shared(group[0]) | {name: _spread([row[name] for row in group]) for name in MEASURES if name in group[0]}
         for group in groups.values()
     ]
+
+
+def counted(data: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of the rows of `byte_language_model` those to report: trained for all steps, at their mixer's chosen rate.
+
+    Args:
+        data: of the result: runs, and learning_rate {mixer: the chosen one}.
+    """
+    rates = data["learning_rate"]
+    return [row for row in data["runs"] if row["stage"] == "final" and row["learning_rate"] == rates[row["mixer"]]]
 
 
 def _shared(row: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ssm_kit.results.plots._lines import STYLE, band
+from ssm_kit.results.summary import counted
 
 LN2 = float(np.log(2))
 
@@ -27,7 +28,7 @@ def byte_language_model(result: dict[str, Any], against: str = "tokens") -> Figu
     with plt.style.context(STYLE):
         figure, axes = plt.subplots()
         for mixer, speed in data["speed"].items():
-            runs = [row["held_out"] for row in data["runs"] if (row["mixer"], row["stage"]) == (mixer, "final")]
+            runs = [row["held_out"] for row in counted(data) if row["mixer"] == mixer]
             points = np.array(runs, dtype=float)  # (seeds, looks, 2): step and nats
             points = points[:, points[0, :, 0] >= settings["steps"] / 10]
             tokens = points[0, :, 0] * settings["batch_size"] * settings["length"]
