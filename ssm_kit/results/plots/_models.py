@@ -10,7 +10,7 @@ LOOKS = {
     "attention, MHA": (colours.ATTENTION, "-"),
     "RoPE attention": (colours.ATTENTION, "-"),
     "NoPE attention": (colours.ATTENTION, "--"),
-    "RoPE + NoPE attention": (colours.ATTENTION, "--"),
+    "RoPE + NoPE attention": (colours.INPUT, "--"),  # seen where it runs along RoPE attention
     "linear attention": (colours.ATTENTION, ":"),
     "Hedgehog": (colours.ATTENTION, "-."),
     "sliding window": (colours.INPUT, "-"),

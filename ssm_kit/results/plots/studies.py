@@ -59,7 +59,7 @@ def hybrid_fraction(result: dict[str, Any]) -> Figure:
 
 def selective_copying(result: dict[str, Any]) -> Figure:
     """Tokens and whole sequences that each mixer copies, by length of the test; the dotted line is that trained on."""
-    return _by_length(result, {"accuracy": "Selective copying: tokens", "exact": "whole sequences"})
+    return _by_length(result, {"accuracy": "Tokens copied", "exact": "Sequences copied whole"})
 
 
 def induction_heads(result: dict[str, Any]) -> Figure:
