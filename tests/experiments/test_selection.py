@@ -57,7 +57,6 @@ def test_selection_solves_selective_copying_and_neither_time_invariance_nor_a_ga
     assert score(found, "Mamba")["mean"] > rivals + 0.2
 
 
-@pytest.mark.skipif("selective_copying" not in results.names(), reason="the full study is not stored yet")
 def test_whole_sequences_are_copied_by_selection_and_attention_alone():
     found = results.load("selective_copying")
     for name in ("S4D", "gated S4D"):
