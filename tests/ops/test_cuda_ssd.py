@@ -366,7 +366,7 @@ def interpreted() -> None:
     compare(halved(half), None, softplus=True, limit=5e-3)
     _plan.has_copy_engine = lambda x: True  # the interpreter knows descriptors
     compare(make(64, batch=1, heads=2, groups=1, width=16, states=16, dtype=torch.float32), None, softplus=False)
-    _plan.Plan.segments = lambda self, processors: 2  # type: ignore[method-assign]
+    _plan.Plan.cut = lambda self, processors: (2, 2)  # type: ignore[method-assign]
     packed = make(70, batch=1, heads=2, dtype=torch.float32, wide_skip=True)
     packed["initial_state"] = make(1, batch=2, heads=2, dtype=torch.float32)["initial_state"]
     compare(packed, [0, 33, 70], softplus=False)

@@ -94,7 +94,8 @@ def test_without_gate_skip_or_state():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "channels", "states", "batch"), [(SINGLE, 20, 16, 5), (BFLOAT, 8, 5, 3), (HALF, 6, 40, 1)]
+    ("dtype", "channels", "states", "batch"),
+    [(SINGLE, 20, 16, 5), (BFLOAT, 8, 5, 3), (HALF, 6, 40, 1), (SINGLE, 3, 16, 210)],
 )
 def test_step(dtype, channels, states, batch):
     tensors = make(1, channels, states, dtype, batch=batch)

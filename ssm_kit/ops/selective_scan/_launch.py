@@ -39,9 +39,8 @@ class Shape(NamedTuple):
     resident: int = 1
 
 
-CARRY = Shape(states=8, channels=1, threads=128, steps=16, unroll=4)
-STEP = Shape(states=4, channels=1, threads=256, steps=16, resident=4)
-STEP_ROWS = 4
+CARRY = Shape(states=8, channels=1, threads=128, steps=16, unroll=8)
+STEP = Shape(states=4, channels=1, threads=128, steps=16, resident=7)
 
 
 def forward_shape(states: int) -> Shape:
@@ -95,7 +94,7 @@ class Launcher:
 
     def left(self, dy: Tensor | None) -> tuple[Tensor, Tensor]:
         """What whole sequences make of no state (of no gradient, with `dy`), and their totals of step sizes."""
-        segment, slots = self.segments(CARRY)
+        segment, slots = self.segments(forward_shape(self.states))
         ends, sums = (part.unflatten(0, (self.rows, -1)) for part in self._carry(segment, slots, dy, last=True))
         later = sums.cumsum(1) - sums if dy is not None else sums.flip(1).cumsum(1).flip(1) - sums  # (B, segments, D)
         return (torch.exp(self.A * later[..., None]) * ends).sum(1), sums.sum(1)
@@ -114,7 +113,9 @@ class Launcher:
     def step(self, state: Tensor, y: Tensor, after: Tensor) -> None:
         """Launch the decode step, whose sequences stand as the steps of one."""
         self.aligned = _aligned(4, self.inputs, self.states) and _aligned(1, [state, self.A])
-        self.run("step", STEP, 0, -(-self.length // STEP_ROWS), state, y, after)
+        slots = max(1, STEP.resident * _gpu.processors(self.device) // self.blocks(STEP))
+        segment = -(-self.length // slots)
+        self.run("step", STEP, segment, -(-self.length // segment), state, y, after)
 
 
 @functools.cache

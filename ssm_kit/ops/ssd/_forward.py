@@ -8,6 +8,7 @@ from ssm_kit.ops.ssd._tiles import (
     LOG2_E,
     MASKED,
     chunk_at,
+    chunks_of,
     decays_between,
     exp2,
     inherited,
@@ -49,7 +50,7 @@ def prepare(
 @triton.jit
 def forward(
     x, B, C, D, z, totals, sources, initial, ends, passed, bounds, y, ungated, final,
-    length, heads, per_group, stride_x, stride_B, stride_C, stride_z,
+    length, heads, per_group, pieces, stride_x, stride_B, stride_C, stride_z,
     P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, Q: tl.constexpr,
     SLICES: tl.constexpr, SKIP: tl.constexpr, PACKED: tl.constexpr, MODE: tl.constexpr, PRECISION: tl.constexpr,
     STAGES: tl.constexpr,
@@ -65,21 +66,19 @@ def forward(
     row, p = tl.arange(0, BLOCK_P), offset + tl.arange(0, BLOCK_P)
     first, steps = span(bounds, sequence, length, PACKED)
     slot = slot_of(first, sequence, length, Q, PACKED)
-    chunks = tl.cdiv(steps, Q)
-    per_segment = tl.cdiv(chunks, tl.num_programs(1))
+    low, high = chunks_of(segment, tl.num_programs(1), tl.cdiv(steps, Q), 1)
     own = (sequence * heads + head).to(tl.int64) * P * N + p[:, None] * N + n[None, :]
     fits = (p < P)[:, None] & (n < N)[None, :]
     h = tl.zeros((BLOCK_P, BLOCK_N), tl.float32)
     if initial is not None:
         h += tl.load(initial + own, mask=fits, other=0.0).to(tl.float32)
     if ends is not None:
-        line = tl.program_id(0).to(tl.int64) * tl.num_programs(1)
+        line, SIZE = tl.program_id(0).to(tl.int64) * (tl.num_programs(1) * pieces), BLOCK_P * BLOCK_N
         entries = row[:, None] * BLOCK_N + n[None, :]
-        h = inherited(h, ends + line * BLOCK_P * BLOCK_N, passed + line, segment, False, BLOCK_P * BLOCK_N, entries)
+        h = inherited(h, ends + line * SIZE, passed + line, segment, False, SIZE, pieces, entries)
     if SKIP > 0:
         D_row = tl.load(D + head * SKIP + (p if SKIP > 1 else 0 * p), mask=p < P, other=0.0).to(tl.float32)
-    low = segment * per_segment
-    for chunk in tl.range(low, tl.minimum(low + per_segment, chunks), num_stages=STAGES):
+    for chunk in tl.range(low, high, num_stages=STAGES):
         start, left = first + chunk * Q, steps - chunk * Q
         B_tile = tile(B, start, stride_B, head // per_group * N, at, n, left, N, MODE)
         C_tile = tile(C, start, stride_C, head // per_group * N, at, n, left, N, MODE)
@@ -107,7 +106,7 @@ def forward(
 @triton.jit
 def walk(
     x, rest, B, B_units, totals, sources, arriving, ends, passed, states, units, leaving, end, across, bounds,
-    length, heads, per_group, stride_x, stride_B,
+    length, heads, per_group, pieces, stride_x, stride_B,
     P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, Q: tl.constexpr,
     SLICES: tl.constexpr, PACKED: tl.constexpr, MODE: tl.constexpr, PRECISION: tl.constexpr, STORED: tl.constexpr,
     STAGES: tl.constexpr, REVERSE: tl.constexpr,
@@ -115,8 +114,8 @@ def walk(
     """The states alone; or with REVERSE their gradients, from the last chunk on, given dy for x and C for B.
 
     Stores what reaches each chunk in `states` (slots, slices, BLOCK_P, BLOCK_N) and what leaves the sequence in
-    `leaving`. Or, to begin with where a sequence is cut into segments, what each segment ends in when it starts from
-    zero (`end`) and its decay (`across`). Grid (sequences × slices, segments).
+    `leaving`. Or, to begin with where a sequence is cut into segments, what each of their `pieces` ends in when it
+    starts from zero (`end`) and its decay (`across`). Grid (sequences × slices, segments; or pieces of them).
 
     The gradient of A is a sum that cancels, and feels what bfloat16 rounds off. So for the backward pass B or C come in
     float16 with their `B_units`, see `_backward.scaled`, and all that is rounded here becomes float16 with a unit, too:
@@ -129,22 +128,21 @@ def walk(
     row, p = tl.arange(0, BLOCK_P), offset + tl.arange(0, BLOCK_P)
     first, steps = span(bounds, sequence, length, PACKED)
     slot = slot_of(first, sequence, length, Q, PACKED)
-    chunks = tl.cdiv(steps, Q)
-    per_segment = tl.cdiv(chunks, tl.num_programs(1))
     SIZE: tl.constexpr = BLOCK_P * BLOCK_N
     entries = row[:, None] * BLOCK_N + n[None, :]
     own = (sequence * heads + head).to(tl.int64) * P * N + p[:, None] * N + n[None, :]
     fits = (p < P)[:, None] & (n < N)[None, :]
-    line = tl.program_id(0).to(tl.int64) * tl.num_programs(1)
     h = tl.zeros((BLOCK_P, BLOCK_N), tl.float32)
     if arriving is not None:
         h += tl.load(arriving + own, mask=fits, other=0.0).to(tl.float32)
     if ends is not None:
-        h = inherited(h, ends + line * SIZE, passed + line, segment, REVERSE, SIZE, entries)
-    decay = 1.0
-    low, high = segment * per_segment, tl.minimum(segment * per_segment + per_segment, chunks)
+        line = tl.program_id(0).to(tl.int64) * (tl.num_programs(1) * pieces)
+        h = inherited(h, ends + line * SIZE, passed + line, segment, REVERSE, SIZE, pieces, entries)
+    low, high = chunks_of(segment, tl.num_programs(1), tl.cdiv(steps, Q), 1 if end is None else pieces)
     if end is not None:  # no segment inherits from the last
-        high = tl.where(segment == (0 if REVERSE else tl.num_programs(1) - 1), low, high)
+        last = 0 if REVERSE else tl.num_programs(1) // pieces - 1
+        high = tl.where(segment // pieces == last, low, high)
+    decay = 1.0
     for index in tl.range(low, high, num_stages=STAGES):
         chunk = low + high - 1 - index if REVERSE else index
         start, left = first + chunk * Q, steps - chunk * Q
@@ -165,8 +163,9 @@ def walk(
         h = written(h * exp2(total), kept, kept_unit, B_tile, B_units, shared, PRECISION)
         decay *= exp2(total)
     if end is not None:
-        tl.store(end + (line + segment) * SIZE + entries, h)
-        tl.store(across + line + segment, decay)
+        piece = tl.program_id(0).to(tl.int64) * tl.num_programs(1) + segment
+        tl.store(end + piece * SIZE + entries, h)
+        tl.store(across + piece, decay)
     if leaving is not None:  # noqa: SIM102 - two ifs: the first is decided at compile time, the second is not
         if segment == (0 if REVERSE else tl.num_programs(1) - 1):
             tl.store(leaving + own, h, mask=fits)

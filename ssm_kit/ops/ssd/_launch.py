@@ -73,13 +73,13 @@ def forward(inputs: Inputs, softplus: bool, keep_ungated: bool) -> tuple[Tensor,
     y = _empty(t.x, t.x.shape, t.x.dtype)
     ungated = torch.empty_like(y) if keep_ungated else None
     final = _empty(y, (plan.sequences, plan.heads, plan.P, plan.N))
-    segments = plan.segments(processors(y.device))
-    ends, passed = _ends(plan, chunks, t.x, None, States(t.B, None), t.cu_seqlens, segments, reverse=False)
+    cut = segments, pieces = plan.cut(processors(y.device))
+    ends, passed = _ends(plan, chunks, t.x, None, States(t.B, None), t.cu_seqlens, cut, reverse=False)
     by_p, by_n = partial(plan.source, columns=plan.block_p), partial(plan.source, columns=plan.block_n)
     _forward.forward[(plan.sequences * plan.slices, segments)](
         by_p(t.x), by_n(t.B), by_n(t.C), t.D, by_p(t.z), chunks.totals, chunks.sources, t.initial_state, ends, passed,
-        t.cu_seqlens, by_p(y), by_p(ungated), final, plan.length, plan.heads, plan.heads // plan.groups, t.x.stride(1),
-        t.B.stride(1), t.C.stride(1), 0 if t.z is None else t.z.stride(1), **plan.shapes(), SKIP=t.skip,
+        t.cu_seqlens, by_p(y), by_p(ungated), final, plan.length, plan.heads, plan.heads // plan.groups, pieces,
+        t.x.stride(1), t.B.stride(1), t.C.stride(1), 0 if t.z is None else t.z.stride(1), **plan.shapes(), SKIP=t.skip,
         **plan.launch("forward"),
     )  # fmt: skip
     return y, y.new_empty(0) if ungated is None else ungated, final
@@ -168,16 +168,17 @@ def _sequence_of(plan: Plan, bounds: Tensor) -> Tensor:
 
 
 def _ends(
-    plan: Plan, chunks: Chunks, x: Tensor, rest: Tensor | None, B: States, bounds: Tensor | None, segments: int, *,
-    reverse: bool,
+    plan: Plan, chunks: Chunks, x: Tensor, rest: Tensor | None, B: States, bounds: Tensor | None,
+    cut: tuple[int, int], *, reverse: bool,
 ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
-    """What each segment ends in when it starts from zero, and its decay; None where there is only one."""
+    """What each piece ends in when it starts from zero, and its decay; None where there is only one segment."""
+    segments, pieces = cut
     if segments == 1:
         return None, None
-    lines = plan.sequences * plan.slices
-    ends, passed = _empty(x, (lines, segments, plan.block_p, plan.block_n)), _empty(x, (lines, segments))
+    parts = (plan.sequences * plan.slices, segments * pieces)
+    ends, passed = _empty(x, (*parts, plan.block_p, plan.block_n)), _empty(x, parts)
     tensors = (None, None, None, None, None, None, ends, passed)
-    _launch_walk(plan, chunks, x, rest, B, bounds, segments, *tensors, reverse=reverse)
+    _launch_walk(plan, chunks, x, rest, B, bounds, (segments * pieces, pieces), *tensors, reverse=reverse)
     return ends, passed
 
 
@@ -186,20 +187,20 @@ def _walk(
     arriving: Tensor | None, states: States | None, leaving: Tensor | None, *, reverse: bool,
 ) -> None:  # fmt: skip
     """Fill `states` with what reaches every chunk, and `leaving` with what leaves each sequence; either may be None."""
-    segments = plan.segments(processors(x.device))
-    ends, passed = _ends(plan, chunks, x, rest, B, bounds, segments, reverse=reverse)
+    cut = plan.cut(processors(x.device))
+    ends, passed = _ends(plan, chunks, x, rest, B, bounds, cut, reverse=reverse)
     kept = (None, None) if states is None else (plan.states(states.values, plan.block_n), states.units)
     tensors = (arriving, ends, passed, *kept, leaving, None, None)
-    _launch_walk(plan, chunks, x, rest, B, bounds, segments, *tensors, reverse=reverse)
+    _launch_walk(plan, chunks, x, rest, B, bounds, cut, *tensors, reverse=reverse)
 
 
 def _launch_walk(
-    plan: Plan, chunks: Chunks, x: Tensor, rest: Tensor | None, B: States, bounds: Tensor | None, segments: int,
+    plan: Plan, chunks: Chunks, x: Tensor, rest: Tensor | None, B: States, bounds: Tensor | None, cut: tuple[int, int],
     *tensors: Any, reverse: bool,
 ) -> None:  # fmt: skip
-    _forward.walk[(plan.sequences * plan.slices, segments)](
+    _forward.walk[(plan.sequences * plan.slices, cut[0])](
         plan.source(x, plan.block_p), plan.source(rest, plan.block_p), plan.source(B.values, plan.block_n), B.units,
-        chunks.totals, chunks.sources, *tensors, bounds, plan.length, plan.heads, plan.heads // plan.groups,
+        chunks.totals, chunks.sources, *tensors, bounds, plan.length, plan.heads, plan.heads // plan.groups, cut[1],
         x.stride(1), B.values.stride(1), **plan.shapes(), STORED=plan.stored, REVERSE=reverse, **plan.launch("walk"),
     )  # fmt: skip
 

@@ -60,10 +60,16 @@ class Plan(NamedTuple):
             return self.tokens // self.chunk + self.sequences
         return self.sequences * ceil(self.length, self.chunk)
 
-    def segments(self, processors: int) -> int:
-        """Parts of a sequence that run at once, for two programs a multiprocessor; of 8 chunks at least."""
-        wanted = 2 * processors // (self.sequences * self.slices)
-        return max(1, min(wanted, 16, self.length // (8 * self.chunk)))
+    def cut(self, processors: int) -> tuple[int, int]:
+        """Segments, parts of a sequence that run at once, and the pieces of each in the first pass.
+
+        Segments are of 8 chunks at least, for two programs a multiprocessor. The first pass needs all of them but one,
+        and its programs are light: pieces are of 4 chunks at least, for three programs a multiprocessor.
+        """
+        lines = self.sequences * self.slices
+        segments = max(1, min(2 * processors // lines, 16, self.length // (8 * self.chunk)))
+        wanted = 3 * processors // (lines * max(1, segments - 1))
+        return segments, max(1, min(wanted, self.length // (4 * segments * self.chunk)))
 
     def source(self, tensor: Tensor | None, columns: int) -> Any:
         """What the kernels take for a tensor of the caller's, (B, L, ...), by tiles of `columns` columns."""

@@ -92,15 +92,28 @@ def decays_onward(totals, at):
 
 
 @triton.jit
-def inherited(state, ends, passed, segment, REVERSE: tl.constexpr, SIZE: tl.constexpr, entries):
+def chunks_of(index, count, chunks, pieces):
+    """The first chunk of piece `index`, and the one after its last: `count` of them, `pieces` to a segment."""
+    of_segment = tl.cdiv(chunks, count // pieces)
+    of_piece = tl.cdiv(of_segment, pieces)
+    begin = index // pieces * of_segment
+    low = begin + index % pieces * of_piece
+    return low, tl.minimum(tl.minimum(low + of_piece, begin + of_segment), chunks)
+
+
+@triton.jit
+def inherited(
+    state, ends, passed, segment, REVERSE: tl.constexpr, SIZE: tl.constexpr, pieces, entries
+):  # fmt: skip
     """The state that reaches a segment through the segments before it, or with REVERSE through those after it.
 
     Args:
         state: what reaches the first of them.
-        ends, passed: of each segment: what it ends in when it starts from zero, (S, SIZE); its decay, (S,).
+        ends, passed: of each of their `pieces`: what it ends in when it starts from zero, (pieces in all, SIZE); its
+            decay, (pieces in all,).
     """
     segments = tl.num_programs(1)
-    for index in range(segments - 1 - segment if REVERSE else segment):
-        other = segments - 1 - index if REVERSE else index
+    for index in range((segments - 1 - segment if REVERSE else segment) * pieces):
+        other = segments * pieces - 1 - index if REVERSE else index
         state = state * tl.load(passed + other) + tl.load(ends + other * SIZE + entries)
     return state

@@ -54,6 +54,8 @@ INLINE void stage(const Inputs& in, const Mine& mine, const float (&bias)[8], Ti
     }
 }
 
+constexpr int MULTIPLIED = NS / 8;  // of a thread's exponentials: so many that both units are done at the same time
+
 INLINE void scan_tile(const Tile& tile, const float (&a)[K][NS], float (&state)[K][NS], float (&sum)[K]) {
     const int lane = threadIdx.x % LANES, channel = threadIdx.x / LANES * K;
 #pragma unroll UNROLL
@@ -67,7 +69,7 @@ INLINE void scan_tile(const Tile& tile, const float (&a)[K][NS], float (&state)[
             sum[k] += dt[k];
 #pragma unroll
             for (int n = 0; n < NS; ++n) {
-                const float decay = ex2(dt[k] * a[k][n]);
+                const float x = dt[k] * a[k][n], decay = n < MULTIPLIED ? ex2_multiplied(x) : ex2(x);
                 state[k][n] = REVERSE ? decay * fmaf(u[k], in[n], state[k][n]) : fmaf(decay, state[k][n], u[k] * in[n]);
             }
         }

@@ -7,7 +7,16 @@ struct Tile {
     Steps steps;
     float B[STEPS][N], C[STEPS][N];
     float y[STEPS][CHANNELS + (LANES > 1 ? 32 / LANES : 0)];
+    float skip[CHANNELS], bias[CHANNELS];  // registers are scarcer
 };
+
+INLINE void stage_weights(const Problem& p, const Mine& mine, Tile& tile) {
+    if (mine.row > 0) return;
+    float skip[8], bias[8];
+    load_weights(p.D, mine, skip), load_weights(p.bias, mine, bias);
+#pragma unroll
+    for (int j = 0; j < 8; ++j) tile.skip[mine.inside + j] = skip[j], tile.bias[mine.inside + j] = bias[j];
+}
 
 struct Inputs { Piece x[PER_THREAD], delta[PER_THREAD], z[PER_THREAD]; T B[INPUTS], C[INPUTS]; };
 
@@ -15,7 +24,9 @@ struct Inputs { Piece x[PER_THREAD], delta[PER_THREAD], z[PER_THREAD]; T B[INPUT
 INLINE void fetch(const Problem& p, const Mine& mine, u32 step, u32 end, Inputs& in) {
 #pragma unroll
     for (int i = 0; i < PER_THREAD; ++i) {
-        const u32 t = step + mine.row + i * AT_ONCE;
+        const int row = mine.row + i * AT_ONCE;
+        if (AT_ONCE > STEPS && row >= STEPS) break;
+        const u32 t = step + row;
         const int count = t < end ? mine.count : 0;
         const T *x = at_step(p.x, p.x_row, t, mine.channel), *delta = at_step(p.delta, p.delta_row, t, mine.channel);
         const T* z = at_step(p.z, p.z_row, t, mine.channel);
@@ -38,12 +49,13 @@ INLINE void fetch(const Problem& p, const Mine& mine, u32 step, u32 end, Inputs&
     }
 }
 
-INLINE void stage(const Inputs& in, const Mine& mine, const float (&bias)[8], Tile& tile) {
+INLINE void stage(const Inputs& in, const Mine& mine, Tile& tile) {
 #pragma unroll
     for (int i = 0; i < PER_THREAD; ++i) {
         const int row = mine.row + i * AT_ONCE;
         if (AT_ONCE > STEPS && row >= STEPS) break;
-        float pairs[16];
+        float pairs[16], bias[8];
+        read8(&tile.bias[mine.inside], bias);
 #pragma unroll
         for (int j = 0; j < 8; ++j) {
             pairs[2 * j] = step_size(get(in.delta[i], j) + bias[j]).value;
@@ -69,13 +81,12 @@ INLINE void scan_step(const Tile& tile, int t, const float (&a)[K][NS], float (&
     read_states(&tile.C[t][lane * NS], c);
 #pragma unroll
     for (int k = 0; k < K; ++k) {
-        float sum[2] = {0.f, 0.f};
+        y[k] = 0.f;
 #pragma unroll
         for (int n = 0; n < NS; ++n) {
             h[k][n] = fmaf(ex2(dt[k] * a[k][n]), h[k][n], u[k] * b[n]);
-            sum[n % 2] = fmaf(h[k][n], c[n], sum[n % 2]);
+            y[k] = fmaf(h[k][n], c[n], y[k]);
         }
-        y[k] = sum[0] + sum[1];
     }
 }
 
@@ -101,15 +112,14 @@ INLINE void scan_tile(Tile& tile, const float (&a)[K][NS], float (&h)[K][NS]) {
     }
 }
 
-INLINE void write(const Problem& p, const Mine& mine, u32 step, u32 end, const Inputs& in,
-                                      const float (&skip)[8], const Tile& tile, T* to) {
+INLINE void write(const Problem& p, const Mine& mine, u32 step, u32 end, const Inputs& in, const Tile& tile, T* to) {
 #pragma unroll
     for (int i = 0; i < PER_THREAD; ++i) {
         const int row = mine.row + i * AT_ONCE;
         if (row >= STEPS || step + row >= end) break;
         Piece out;
-        float y[8], gate[8];
-        read8(&tile.y[row][mine.inside], y);
+        float y[8], gate[8], skip[8];
+        read8(&tile.y[row][mine.inside], y), read8(&tile.skip[mine.inside], skip);
         if (GATE) silu(in.z[i], gate);
 #pragma unroll
         for (int j = 0; j < 8; ++j) y[j] = fmaf(skip[j], get(in.x[i], j), y[j]) * (GATE ? gate[j] : 1.f);
@@ -127,26 +137,27 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) forward(
     const Segment s = find_segment(p, at.slot);
     if (s.begin >= s.end) return;
     const u64 state = (u64)s.row * p.channels * p.states;
-    float a[K][NS] = {}, h[K][NS] = {}, skip[8], bias[8];
+    float a[K][NS] = {}, h[K][NS] = {};
     each_state(p, at, [&](int k, int n, u32 offset) {
         a[k][n] = p.A[offset] * LOG2E;
         if (initial) h[k][n] = initial[state + offset];
     });
     carry_over(p, at, a, ends, sums, at.slot - 1, s.index, -1, h);
     const Mine mine(p, at);
-    load_weights(p.D, mine, skip), load_weights(p.bias, mine, bias);
+    stage_weights(p, mine, tile);
+    __syncthreads();
     Inputs next, now;
     fetch(p, mine, s.begin, s.end, next);
     u32 span = s.saved;
     for (u32 step = s.begin; step < s.end; step += STEPS) {
         if (saved && (step - s.begin) % SPAN == 0) save_states(p, at, span++, h, saved);
         now = next;
-        stage(now, mine, bias, tile);
+        stage(now, mine, tile);
         __syncthreads();
         fetch(p, mine, step + STEPS, s.end, next);
         scan_tile(tile, a, h);
         __syncthreads();
-        write(p, mine, step, s.end, now, skip, tile, y);
+        write(p, mine, step, s.end, now, tile, y);
     }
     if (s.index == s.count - 1) each_state(p, at, [&](int k, int n, u32 offset) { final[state + offset] = h[k][n]; });
 }

@@ -1,8 +1,8 @@
-// One step for decoding; the sequences stand as the steps of one.
+// One step for decoding; the sequences stand as the steps of one, and a segment of them is a block's.
 //
-// A thread takes NS states of one channel through ROWS sequences. It asks for all that it reads at once: the step is as
-// fast as the states come and go.
-constexpr int ROWS = 4;
+// A thread takes NS states of one channel through its sequences. It asks for AHEAD of them at once, and for one more
+// whenever one is done, so that the memory never waits for arithmetic: the step is as fast as the states come and go.
+constexpr int AHEAD = 3;
 static_assert(NS == 4 && K == 1, "a share is one float4");
 
 INLINE float sum_over_lanes(float v) {
@@ -67,22 +67,26 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) step(PROBLEM, co
     const Place at = find_place(p);
     const int lane = threadIdx.x % LANES, inside = threadIdx.x / LANES;
     const int count = inside < at.width ? min((int)p.states - lane * NS, NS) : 0;  // states that exist
-    const u32 channel = at.channel + (count > 0 ? inside : 0), first = at.slot * ROWS;
+    const u32 channel = at.channel + (count > 0 ? inside : 0);
+    const u32 first = at.slot * p.segment, end = min(first + p.segment, p.length);
     const u32 own = channel * p.states + lane * NS, input = at.group * p.states + lane * NS;
-    Row rows[ROWS] = {};
+    Row rows[AHEAD] = {};
 #pragma unroll
-    for (int r = 0; r < ROWS; ++r)  // all reads before the first write, which may not overtake them
-        if (first + r < p.length) read_row(p, first + r, channel, input, own, count, state, rows[r]);
+    for (int r = 0; r < AHEAD; ++r)
+        if (first + r < end) read_row(p, first + r, channel, input, own, count, state, rows[r]);
     alignas(16) float a[NS] = {};
     read_share(p.A + own, count, p.aligned, a);
 #pragma unroll
     for (int n = 0; n < NS; ++n) a[n] *= LOG2E;
     const float skip = p.D ? p.D[channel] : 0.f, bias = p.bias ? p.bias[channel] : 0.f;
+    for (u32 begin = first; begin < end; begin += AHEAD)
 #pragma unroll
-    for (int r = 0; r < ROWS; ++r) {
-        if (first + r >= p.length) break;
-        const float out = advance(a, skip, bias, rows[r]);
-        write_share(rows[r].h, count, p.aligned, next + (u64)(first + r) * p.channels * p.states + own);
-        if (lane == 0 && count > 0) round_to(out, *at_step(y, p.channels, first + r, channel));
-    }
+        for (int r = 0; r < AHEAD; ++r) {
+            const u32 row = begin + r;
+            if (row >= end) break;
+            const float out = advance(a, skip, bias, rows[r]);
+            write_share(rows[r].h, count, p.aligned, next + (u64)row * p.channels * p.states + own);
+            if (lane == 0 && count > 0) round_to(out, *at_step(y, p.channels, row, channel));
+            if (row + AHEAD < end) read_row(p, row + AHEAD, channel, input, own, count, state, rows[r]);
+        }
 }
