@@ -39,7 +39,7 @@ class Shape(NamedTuple):
     resident: int = 1
 
 
-CARRY = Shape(states=8, channels=1, threads=128, steps=16, unroll=8)
+CARRY = Shape(states=8, channels=1, threads=128, steps=16, unroll=16)
 STEP = Shape(states=4, channels=1, threads=128, steps=16, resident=7)
 
 
