@@ -12,9 +12,6 @@ window is a mask here: no kernel skips what it hides, so it saves no time at thi
 
 The result keeps all runs: the search, and both rates of every mixer that were trained for all steps. Of these count,
 and are drawn, those at the rate that `learning_rate` names: `ssm_kit.results.summary.counted`.
-
-The result that is stored is of an earlier design: four rates, 0.001 to 0.008, of which attention and the sliding window
-took the lowest, and one finalist. With lower rates and two finalists losses may be lower.
 """
 
 import gc

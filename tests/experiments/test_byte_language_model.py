@@ -74,7 +74,7 @@ def test_the_second_script_trains_nothing_again(smokes):
 
 def best_of_search(language: dict) -> list[tuple[str, float]]:
     """Every mixer with its rates that ended the search with the lowest losses: those to be trained for all steps."""
-    places = language["settings"].get("finalists", 1)  # older results have one, and do not say so
+    places = language["settings"]["finalists"]
     searched = [row for row in language["data"]["runs"] if row["stage"] == "search"]
     order = sorted(searched, key=lambda row: row["held_out"][-1][1])
     return [(m, rate) for m in MIXERS for rate in [row["learning_rate"] for row in order if row["mixer"] == m][:places]]

@@ -23,18 +23,19 @@ Measured on an H200 (torch 2.11.0, triton 3.6.0) in ms, beside fla 0.6.0's chunk
 counts g and β too and takes the copy's rate from the same run:
 
                           forward   floor   fla     forward + backward   floor   fla
-    batch 8, 4096 steps   .450      .126    1.06    2.23                 .347    3.72
-    batch 1, 65536 steps  1.37      .252    2.75    5.39                 .694    9.74
+    batch 8, 4096 steps   .444      .126    1.06    2.24                 .348    3.71
+    batch 1, 65536 steps  1.35      .253    2.75    5.43                 .696    9.73
 
     inside .224, forward_walk .232 (.359 with states), backward_walk .363, gradients 1.28; a decoding step of 256
     sequences .136 (floor .127).
 
 What holds it back. `inside` takes 2.3 times its bytes: a program waits for its tiles, then goes through sixteen short
-dependent steps; four programs share a multiprocessor (three, with all the registers they like: .237). `gradients`
-takes 3.7 times its bytes and is the first thing to mend: 255 registers and spills, eight warps a multiprocessor.
-Other tiles and 8 warps (1.29 to 1.77), half the registers (1.39), the copy engine (1.23 to 2.5) and both key slices in
-one program (1.28 to 2.4) were no better; it has not been under a profiler. A long sequence pays one more walk, .46 ms
-forward and .43 backward, to run in eight segments; without them its 32 programs would use a quarter of the GPU.
+dependent steps; four programs share a multiprocessor (three, with all the registers they like: .237). `gradients` takes
+3.7 times its bytes and is the first thing to mend: 255 registers and spills, eight warps a multiprocessor. Other tiles
+and 8 warps (1.29 to 1.77), half the registers (1.39), the copy engine (1.23 to 2.5) and both key slices in one program
+(1.28 to 2.4) were no better. Under the profiler it waits for loads; DRAM is busy 37 % of the time, the path to shared
+memory 51 %. A long sequence pays one more walk, .46 ms forward and .43 backward, to run in eight segments; without them
+its 32 programs would use a quarter of the GPU.
 """
 
 import torch

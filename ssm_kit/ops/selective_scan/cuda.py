@@ -9,25 +9,32 @@ pass (`carry.cu`) computes what a segment makes of no state, from which all begi
 The count at B = 8, L = 2048, D = 4096, N = 16, bfloat16, with everything on, and what an H200 needs for it:
     forward   0.54 GB              0.13 ms of memory
               18.5 ex2, rcp each   0.30 ms of the special-function units (16 decays, softplus, half a shared rcp)
-              ~140 instructions    0.32 ms of issue slots at 1.75 GHz (5 for each state)         measured 0.437 ms
+              ~140 instructions    0.32 ms of issue slots at 1.75 GHz (5 for each state)         measured 0.419 ms
     backward  1.2 GB               0.28 ms of memory
               ~29 instructions for each state, 1.05 ms of issue slots                            measured 1.57 ms
-    (each: of one element of x.) On an H100, forward keeps exponentials busy to 69 %, issue slots to 66 %, the path to
-    shared memory to 54 %: none is full, and the 16 warps that fit do not overlap them better. Backward needs 252
-    registers a thread, so that 8 warps fit. The second kernel takes 0.05 ms.
+    (each: of one element of x.) Forward keeps exponentials busy to 72 %, issue slots to 66 %, the path to shared memory
+    to 63 %: none is full, and the 16 warps that fit do not overlap them better. Backward needs 252 registers a thread,
+    so that 8 warps fit. The second kernel takes 0.05 ms.
 
-What was tried, in ms, beside 0.44 to 0.46 and 1.55 to 1.56 of these kernels on that day's GPUs:
+The first pass of a long sequence was held by exponentials, 80 % busy. With one of eight by multiplications on the FMA
+units, forward and backward of one sequence of 65536 take 10.59 ms, not 10.73 (with two, in a cheaper form, 10.71); with
+its tile of 16 steps unrolled whole, 10.43 (by 8: 10.49). A decode step in blocks that stay and ask for three sequences
+ahead takes 0.039 ms, not the 0.045 of blocks that read, compute, write; torch copies its state alone in 0.033.
+
+What was tried for the two passes, in ms, beside 0.44 to 0.46 and 1.55 to 1.56 of these kernels before D and the bias
+moved to shared memory (forward 0.419 since):
     forward   sums over states by the matrix units, TF32: 129 instructions, 0.48 to 0.49; under the profiler the clock
               stood at 1.79 GHz, otherwise at 1.96. Elementwise work spread among the steps of a scan, one barrier a
               tile: 142 instructions, 0.45 to 0.46. On top of that two channels a thread: 0.45 to 0.51; 1, 2 or 3 of 8
-              exponentials by a polynomial: 0.45, 0.47, 0.49; 8 warps instead of 16: 0.46. To learn what holds it, wrong
-              results aside: without the scan's exponentials 0.39, without elementwise work 0.34. No one pipe does.
+              exponentials by a polynomial: 0.45, 0.47, 0.49; 8 warps instead of 16: 0.46; now 20: 0.44, 32 with four
+              states a thread: 0.49, with sixteen: 0.43 to 0.63. To learn what holds it, wrong results aside: without
+              the scan's exponentials 0.39, without elementwise work 0.34. No one pipe does.
     backward  Of 480 instructions, forth and back within parts are 307, in 48 % of the time, near the issue limit; the
               scan before it, held by exponentials, is 58 in 20 %; elementwise work 115 in 30 %. Sums by the matrix
               units: 431 instructions, 1.68. 128 registers, for 16 warps: 1.77; with parts of two steps, whose states
               are rounded before each, 538 instructions; with those unrolled and memory asked ahead 1.53.
-Forward and backward, of which mamba_ssm 2.3.2 needs the multiple in brackets: 2.00 ms (2.8); L = 8192: 7.87 ms (3.0);
-one sequence of 65536: 10.8 ms (2.4). Measured by `python -m benchmarks.gpu`, torch 2.11, CUDA 13.
+Forward and backward, of which mamba_ssm 2.3.2 needs the multiple in brackets: 1.99 ms (2.9); L = 8192: 7.81 ms (3.0);
+one sequence of 65536: 10.5 ms (2.5). Measured by `python -m benchmarks.gpu`, torch 2.11, CUDA 13.
 """
 
 from typing import Any

@@ -63,13 +63,13 @@ class Plan(NamedTuple):
     def cut(self, processors: int) -> tuple[int, int]:
         """Segments, parts of a sequence that run at once, and the pieces of each in the first pass.
 
-        Segments are of 8 chunks at least, for two programs a multiprocessor. The first pass needs all of them but one,
-        and its programs are light: pieces are of 4 chunks at least, for three programs a multiprocessor.
+        Both are of 8 chunks at least. Segments are for two programs a multiprocessor. The first pass needs all of them
+        but one, and its programs are light: pieces are for three.
         """
         lines = self.sequences * self.slices
         segments = max(1, min(2 * processors // lines, 16, self.length // (8 * self.chunk)))
         wanted = 3 * processors // (lines * max(1, segments - 1))
-        return segments, max(1, min(wanted, self.length // (4 * segments * self.chunk)))
+        return segments, max(1, min(wanted, self.length // (8 * segments * self.chunk)))
 
     def source(self, tensor: Tensor | None, columns: int) -> Any:
         """What the kernels take for a tensor of the caller's, (B, L, ...), by tiles of `columns` columns."""

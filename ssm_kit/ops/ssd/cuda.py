@@ -2,10 +2,11 @@
 
 Forward, one launch after a small one that adds up the decays of each chunk: a program has one head of one sequence,
 walks along its chunks of 64 steps and keeps the state on chip (float32, with a copy in the inputs' precision for the
-products). Where heads are too few to fill the GPU, a sequence is cut into segments, and a first pass finds what state
-each of them inherits. Backward, no state is kept from the forward pass: two walks, forward and in reverse, write the
-states and their gradients at every chunk's start and end; then all chunks at once, each with the heads of a group one
-after another, so that dB and dC add up on chip in a fixed order; a last small launch turns sums into gradients of Δ, A.
+products). Where heads are too few to fill the GPU, a sequence is cut into segments, and a first pass, in finer pieces,
+finds what state each of them inherits. Backward, no state is kept from the forward pass: two walks, forward and in
+reverse, write the states and their gradients at every chunk's start and end; then all chunks at once, each with the
+heads of a group one after another, so that dB and dC add up on chip in a fixed order; a last small launch turns sums
+into gradients of Δ, A.
 
 Rounding. The gradient of A adds up what every state passes on, with both signs, so errors of its terms weigh several
 times as much in the sum. In an emulation of the tests in float64, states and what enters them in bfloat16 cost it up to
@@ -24,15 +25,18 @@ Counted at B 8, L 4096, H 64, P 64, N 128, G 1, bfloat16, D, bias, softplus:
 
 Measured on one H200 (torch 2.11, Triton 3.6), as CUDA graphs: forward 0.391 ms, 2.6 times the floor of
 benchmarks/gpu.py, 2.9 times as fast as mamba_ssm 2.3.2 in the same run; DRAM moved 0.57 GB, L2 1.73 GB. Forward and
-backward: 2.27 ms. One sequence of 65,536 steps: 0.97 ms and 5.10 ms. With two bfloat16 products for each one of float16
-in the backward pass's walks it was 2.35 ms, of which the walks took 0.29 and 0.30 ms, what crosses chunks 0.61 and what
-stays inside them 0.63.
+backward: 2.30 ms. One sequence of 65,536 steps: 0.94 ms and 4.89 ms; with a first pass in whole segments, for which 192
+programs are too few, 0.99 and 5.13, the pass itself, under the profiler, 0.21 ms instead of 0.15. With two bfloat16
+products for each one of float16 in the backward pass's walks it was 2.35 ms, of which the walks took 0.29 and 0.30 ms,
+what crosses chunks 0.61 and what stays inside them 0.63.
 
-What holds it back: the forward kernel issues an instruction in 32 % of cycles. Two programs of four warps fit a
+What holds it back: the forward kernel issues an instruction in 33 % of cycles. Two programs of four warps fit a
 multiprocessor, for a thread takes 255 registers, and within a program every product waits for the one before it. Of the
-stalls 36 % are loads and 18 % barriers; the tensor cores are busy 34 % of the time, DRAM 31 %. Programs of eight warps
-are slower, for Triton repeats tiles of 64 rows in the second four; fewer registers spill. CUDA C++ could let two heads
-share B, C and the scores, and overlap the products of one with the decays of the other.
+stalls 36 % are loads and 18 % barriers; the tensor cores are busy 35 % of the time, DRAM 31 %, the path to shared
+memory 56 %. Backward, the walks and what crosses chunks take DRAM to 62 to 65 % of its peak, what stays inside them to
+54 %, all with two programs of four warps on a multiprocessor. Programs of eight warps are slower, for Triton repeats
+tiles of 64 rows in the second four; fewer registers spill. CUDA C++ could let two heads share B, C and the scores, and
+overlap the products of one with the decays of the other.
 """
 
 from typing import Any
