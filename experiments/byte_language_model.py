@@ -43,7 +43,7 @@ def main() -> None:
     parts = {
         "seeds": list(design.seeds),
         "wall_s": round(sum(sum(record["seconds"]) for record in records), 1),
-        "settings": byte_runs.settings(design) | {"wall_s": "sum over runs, several at a time"},
+        "settings": byte_runs.settings(design, records) | {"wall_s": "sum over runs, several at a time"},
         "data": data,
     }
     made = [machine.provenance(options.commit, options.device), *(record["made"] for record in records)]

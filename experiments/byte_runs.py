@@ -114,11 +114,12 @@ def arguments(what: str) -> tuple[Design, argparse.Namespace]:
     return SMOKE if options.smoke else FULL, options
 
 
-def settings(design: Design) -> dict[str, Any]:
-    """What a result says of how its runs were made."""
+def settings(design: Design, records: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a result says of how its runs were made: the design, the models, the text, the commits."""
+    commits = sorted({record["made"]["commit"] for record in records})
     models = {mixer: byte_models.config(mixer, design.size).to_dict() for mixer in MIXERS}
     text = {part: ByteText(part=part).fingerprint() for part in ("train", "held-out")}
-    return json.loads(json.dumps({**asdict(design), "models": models, "text_sha256": text}))
+    return json.loads(json.dumps({**asdict(design), "commits": commits, "models": models, "text_sha256": text}))
 
 
 def _complete(runs: list[Run], options: argparse.Namespace, deadline: float) -> list[dict[str, Any]]:

@@ -24,7 +24,8 @@ def main() -> None:
     parts = {
         "seeds": list(design.seeds),
         "wall_s": round(sum(record["seconds"][1] for record in counted), 1),
-        "settings": byte_runs.settings(design) | {"wall_s": "evaluation alone, sum over runs, several at a time"},
+        "settings": byte_runs.settings(design, counted)
+        | {"wall_s": "evaluation alone, sum over runs, several at a time"},
         "data": {"learning_rate": rates, "runs": [row(record) for record in counted]},
     }
     made = [record["made"] for record in counted]
