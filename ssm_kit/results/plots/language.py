@@ -13,7 +13,9 @@ LN2 = float(np.log(2))
 
 
 def byte_language_model(result: dict[str, Any], against: str = "tokens") -> Figure:
-    """Held-out loss in bits a byte against what training took, after its first tenth, at every mixer's best rate.
+    """Held-out loss in bits a byte against what training took, at every mixer's best rate.
+
+    Left after the first tenth of the steps; right after half of them.
 
     Args:
         result: `load("byte_language_model")`.
@@ -26,18 +28,19 @@ def byte_language_model(result: dict[str, Any], against: str = "tokens") -> Figu
         raise ValueError(f'against: expected "tokens" or "seconds"; got {against!r}')
     settings, data = result["settings"], result["data"]
     with plt.style.context(STYLE):
-        figure, axes = plt.subplots()
+        figure, panels = plt.subplots(1, 2)
         for mixer, speed in data["speed"].items():
             runs = [row["held_out"] for row in counted(data) if row["mixer"] == mixer]
             points = np.array(runs, dtype=float)  # (seeds, looks, 2): step and nats
-            points = points[:, points[0, :, 0] >= settings["steps"] / 10]
             tokens = points[0, :, 0] * settings["batch_size"] * settings["length"]
-            x = tokens if against == "tokens" else tokens / speed["tokens_per_second"]
-            band(axes, list(x), points[:, :, 1] / LN2, mixer)
-        axes.set(xscale="log", ylabel="held-out loss, bits a byte")
-        axes.set_xlabel("bytes read in training" if against == "tokens" else f"seconds of training, {_machine(result)}")
-        axes.set_title("Equal parameters, the same text")
-        figure.legend(loc="outside right center")
+            x = tokens / (1e6 if against == "tokens" else speed["tokens_per_second"])
+            for axes, part in zip(panels, (0.1, 0.5), strict=True):
+                shown = points[0, :, 0] >= part * settings["steps"]
+                band(axes, list(x[shown]), points[:, shown, 1] / LN2, mixer)
+        spent = "million bytes read" if against == "tokens" else f"seconds, {_machine(result)}"
+        panels[0].set(xlabel=spent, ylabel="held-out loss, bits a byte", title="Training")
+        panels[1].set(xlabel=spent, title="The second half")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
     return figure
 
 
