@@ -94,7 +94,7 @@ class Launcher:
 
     def left(self, dy: Tensor | None) -> tuple[Tensor, Tensor]:
         """What whole sequences make of no state (of no gradient, with `dy`), and their totals of step sizes."""
-        segment, slots = self.segments(forward_shape(self.states))
+        segment, slots = self.segments(CARRY)
         ends, sums = (part.unflatten(0, (self.rows, -1)) for part in self._carry(segment, slots, dy, last=True))
         later = sums.cumsum(1) - sums if dy is not None else sums.flip(1).cumsum(1).flip(1) - sums  # (B, segments, D)
         return (torch.exp(self.A * later[..., None]) * ends).sum(1), sums.sum(1)

@@ -16,7 +16,8 @@ INLINE void write(const Problem& p, const Mine& mine, int row, u32 t, const Piec
         *(float4*)(pairs + 4 * j) = tile.steps.pair[row][swizzle(mine.inside / 2 + j)];
         *(float4*)(sums + 4 * j) = tile.sums[j][threadIdx.x];
     }
-    read8(&tile.y[row][mine.inside], y), read8(&tile.skip[mine.inside], skip), read8(&tile.bias[mine.inside], bias);
+    read8(&tile.y[row][mine.inside], y), read8(&tile.weights.skip[mine.inside], skip);
+    read8(&tile.weights.bias[mine.inside], bias);
     if (GATE) {
 #pragma unroll
         for (int j = 0; j < 8; j += 2) {
@@ -58,15 +59,6 @@ INLINE void write_dBC(const Problem& p, int left, const Tile& tile, float* to) {
     }
 }
 
-INLINE void start_sums(const Problem& p, const Place& at, Tile& tile) {
-    for (int c = threadIdx.x; c < CHANNELS; c += THREADS) {
-        tile.skip[c] = p.D && c < at.width ? p.D[at.channel + c] : 0.f;
-        tile.bias[c] = p.bias && c < at.width ? p.bias[at.channel + c] : 0.f;
-    }
-#pragma unroll
-    for (int j = 0; j < 4; ++j) tile.sums[j][threadIdx.x] = make_float4(0.f, 0.f, 0.f, 0.f);
-}
-
 // The segment's share of the gradients of D and bias: (slots, 2, D).
 INLINE void write_sums(const Problem& p, const Place& at, const Tile& tile, float* to) {
     for (int index = threadIdx.x; index < 2 * CHANNELS; index += THREADS) {
@@ -95,7 +87,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) backward(
     }, my_order());
     carry_over(p, at, a, ends, sums, at.slot + 1, s.count - 1 - s.index, 1, r, my_order());
     const Mine mine(p, at);
-    start_sums(p, at, tile);
+    tile.weights.stage(p, at);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) tile.sums[j][threadIdx.x] = make_float4(0.f, 0.f, 0.f, 0.f);
     dBC_parts += (u64)(blockIdx.x % at.blocks) * (p.bounds ? p.length : p.rows * p.length) * 2 * p.states;
     const u32 last = (s.end - s.begin - 1) / STEPS;
     Inputs in;

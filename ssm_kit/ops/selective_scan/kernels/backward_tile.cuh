@@ -14,7 +14,7 @@ struct Tile {
     float B[ORDERS][STEPS * N + 16], C[ORDERS][STEPS * N + 16];  // one in each order; + 16: in banks of their own
     // Of each part and warp: its threads' states before the part; later, its sums dB and dC over channels [PART][2][N].
     float part[PARTS][WARPS][PART_SIZE];
-    float skip[CHANNELS], bias[CHANNELS];
+    Weights weights;
     float4 sums[4][THREADS];             // each thread's sums over time, for D and bias
 };
 
@@ -71,7 +71,7 @@ INLINE void stage(const Mine& mine, const Inputs& in, Tile& tile) {
         if (AT_ONCE > STEPS && row >= STEPS) break;
         const Pieces& now = in.pieces[i];
         float pairs[16], dy[8], bias[8];
-        read8(&tile.bias[mine.inside], bias);
+        read8(&tile.weights.bias[mine.inside], bias);
         if (GATE) silu(now.z, dy);
 #pragma unroll
         for (int j = 0; j < 8; ++j) {

@@ -7,16 +7,8 @@ struct Tile {
     Steps steps;
     float B[STEPS][N], C[STEPS][N];
     float y[STEPS][CHANNELS + (LANES > 1 ? 32 / LANES : 0)];
-    float skip[CHANNELS], bias[CHANNELS];  // registers are scarcer
+    Weights weights;  // registers are scarcer
 };
-
-INLINE void stage_weights(const Problem& p, const Mine& mine, Tile& tile) {
-    if (mine.row > 0) return;
-    float skip[8], bias[8];
-    load_weights(p.D, mine, skip), load_weights(p.bias, mine, bias);
-#pragma unroll
-    for (int j = 0; j < 8; ++j) tile.skip[mine.inside + j] = skip[j], tile.bias[mine.inside + j] = bias[j];
-}
 
 struct Inputs { Piece x[PER_THREAD], delta[PER_THREAD], z[PER_THREAD]; T B[INPUTS], C[INPUTS]; };
 
@@ -24,9 +16,7 @@ struct Inputs { Piece x[PER_THREAD], delta[PER_THREAD], z[PER_THREAD]; T B[INPUT
 INLINE void fetch(const Problem& p, const Mine& mine, u32 step, u32 end, Inputs& in) {
 #pragma unroll
     for (int i = 0; i < PER_THREAD; ++i) {
-        const int row = mine.row + i * AT_ONCE;
-        if (AT_ONCE > STEPS && row >= STEPS) break;
-        const u32 t = step + row;
+        const u32 t = step + mine.row + i * AT_ONCE;
         const int count = t < end ? mine.count : 0;
         const T *x = at_step(p.x, p.x_row, t, mine.channel), *delta = at_step(p.delta, p.delta_row, t, mine.channel);
         const T* z = at_step(p.z, p.z_row, t, mine.channel);
@@ -55,7 +45,7 @@ INLINE void stage(const Inputs& in, const Mine& mine, Tile& tile) {
         const int row = mine.row + i * AT_ONCE;
         if (AT_ONCE > STEPS && row >= STEPS) break;
         float pairs[16], bias[8];
-        read8(&tile.bias[mine.inside], bias);
+        read8(&tile.weights.bias[mine.inside], bias);
 #pragma unroll
         for (int j = 0; j < 8; ++j) {
             pairs[2 * j] = step_size(get(in.delta[i], j) + bias[j]).value;
@@ -119,7 +109,7 @@ INLINE void write(const Problem& p, const Mine& mine, u32 step, u32 end, const I
         if (row >= STEPS || step + row >= end) break;
         Piece out;
         float y[8], gate[8], skip[8];
-        read8(&tile.y[row][mine.inside], y), read8(&tile.skip[mine.inside], skip);
+        read8(&tile.y[row][mine.inside], y), read8(&tile.weights.skip[mine.inside], skip);
         if (GATE) silu(in.z[i], gate);
 #pragma unroll
         for (int j = 0; j < 8; ++j) y[j] = fmaf(skip[j], get(in.x[i], j), y[j]) * (GATE ? gate[j] : 1.f);
@@ -144,7 +134,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) forward(
     });
     carry_over(p, at, a, ends, sums, at.slot - 1, s.index, -1, h);
     const Mine mine(p, at);
-    stage_weights(p, mine, tile);
+    tile.weights.stage(p, at);
     __syncthreads();
     Inputs next, now;
     fetch(p, mine, s.begin, s.end, next);

@@ -66,13 +66,14 @@ __device__ Segment find_segment(const Problem& p, u32 slot) {
 }
 
 // A thread's place in the elementwise work: 8 channels, from `channel` on (`inside` in the block; `count` of them
-// exist), at the steps row, row + AT_ONCE, ...; one state of B and C, at input_row, input_row + INPUTS_AT_ONCE, ...
+// exist, none where a tile has no step for the thread), at the steps row, row + AT_ONCE, ...; one state of B and C, at
+// input_row, input_row + INPUTS_AT_ONCE, ...
 struct Mine {
     int inside = threadIdx.x * 8 % CHANNELS, row = threadIdx.x * 8 / CHANNELS, count;
     int state = threadIdx.x % N, input_row = threadIdx.x / N;
     u32 channel, input;
     INLINE Mine(const Problem& p, const Place& at)
-        : count(at.width - inside), channel(at.channel + inside), input(at.group * p.states + state) {}
+        : count(AT_ONCE <= STEPS || row < STEPS ? at.width - inside : 0), channel(at.channel + inside), input(at.group * p.states + state) {}
 };
 
 // Do something with each of a thread's states that exists: act(k, n, offset in an array (D, N)). Its n-th state is

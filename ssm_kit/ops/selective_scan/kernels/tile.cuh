@@ -20,6 +20,17 @@ struct Steps {
     }
 };
 
+// D and the bias of a block's channels, zeros without them.
+struct Weights {
+    float skip[CHANNELS], bias[CHANNELS];
+    INLINE void stage(const Problem& p, const Place& at) {
+        for (int c = threadIdx.x; c < CHANNELS; c += THREADS) {
+            skip[c] = p.D && c < at.width ? p.D[at.channel + c] : 0.f;
+            bias[c] = p.bias && c < at.width ? p.bias[at.channel + c] : 0.f;
+        }
+    }
+};
+
 INLINE void read8(const float* from, float (&v)[8]) {
     *(float4*)v = *(const float4*)from, *(float4*)(v + 4) = *(const float4*)(from + 4);
 }
