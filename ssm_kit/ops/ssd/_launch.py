@@ -178,7 +178,7 @@ def _ends(
     parts = (plan.sequences * plan.slices, segments * pieces)
     ends, passed = _empty(x, (*parts, plan.block_p, plan.block_n)), _empty(x, parts)
     tensors = (None, None, None, None, None, None, ends, passed)
-    _launch_walk(plan, chunks, x, rest, B, bounds, (segments * pieces, pieces), *tensors, reverse=reverse)
+    _launch_walk(plan, chunks, x, rest, B, bounds, segments * pieces, pieces, *tensors, reverse=reverse)
     return ends, passed
 
 
@@ -191,16 +191,17 @@ def _walk(
     ends, passed = _ends(plan, chunks, x, rest, B, bounds, cut, reverse=reverse)
     kept = (None, None) if states is None else (plan.states(states.values, plan.block_n), states.units)
     tensors = (arriving, ends, passed, *kept, leaving, None, None)
-    _launch_walk(plan, chunks, x, rest, B, bounds, cut, *tensors, reverse=reverse)
+    _launch_walk(plan, chunks, x, rest, B, bounds, *cut, *tensors, reverse=reverse)
 
 
 def _launch_walk(
-    plan: Plan, chunks: Chunks, x: Tensor, rest: Tensor | None, B: States, bounds: Tensor | None, cut: tuple[int, int],
-    *tensors: Any, reverse: bool,
+    plan: Plan, chunks: Chunks, x: Tensor, rest: Tensor | None, B: States, bounds: Tensor | None, programs: int,
+    pieces: int, *tensors: Any, reverse: bool,
 ) -> None:  # fmt: skip
-    _forward.walk[(plan.sequences * plan.slices, cut[0])](
+    """Programs to a head of a sequence: one for each segment, in the first pass one for each of their `pieces`."""
+    _forward.walk[(plan.sequences * plan.slices, programs)](
         plan.source(x, plan.block_p), plan.source(rest, plan.block_p), plan.source(B.values, plan.block_n), B.units,
-        chunks.totals, chunks.sources, *tensors, bounds, plan.length, plan.heads, plan.heads // plan.groups, cut[1],
+        chunks.totals, chunks.sources, *tensors, bounds, plan.length, plan.heads, plan.heads // plan.groups, pieces,
         x.stride(1), B.values.stride(1), **plan.shapes(), STORED=plan.stored, REVERSE=reverse, **plan.launch("walk"),
     )  # fmt: skip
 

@@ -102,9 +102,7 @@ def chunks_of(index, count, chunks, pieces):
 
 
 @triton.jit
-def inherited(
-    state, ends, passed, segment, REVERSE: tl.constexpr, SIZE: tl.constexpr, pieces, entries
-):  # fmt: skip
+def inherited(state, ends, passed, segment, REVERSE: tl.constexpr, SIZE: tl.constexpr, pieces, entries):
     """The state that reaches a segment through the segments before it, or with REVERSE through those after it.
 
     Args:
