@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ssm_kit.ops import _gpu, _nvrtc, selective_scan, selective_scan_step
-from ssm_kit.ops.selective_scan import cuda
+from ssm_kit.ops.selective_scan import _launch, cuda
 
 SINGLE, HALF, BFLOAT = torch.float32, torch.float16, torch.bfloat16
 LIMIT = {SINGLE: 2e-6, HALF: 5e-3, BFLOAT: 5e-3}
@@ -123,3 +123,19 @@ def test_states_at_the_ends_alone(batch, length):
     dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
     (wanted,) = torch.autograd.grad(y, [exact["initial_state"]], dy.double())
     assert (cuda.start_gradient(dy, delta, A, C, z=z, **steps) - wanted).norm() <= LIMIT[SINGLE] * wanted.norm()
+
+
+def test_an_exponential_by_multiplications(tmp_path):
+    kernel = tmp_path / "evaluate.cu"
+    kernel.write_text(
+        'extern "C" __global__ void evaluate(const float* x, float* y, i64 count) {'
+        "for (i64 i = threadIdx.x; i < count; i += THREADS) y[i] = ex2_multiplied(x[i]); }"
+    )
+    source = _launch.kernel_source("carry", SINGLE, 16, _launch.CARRY, SOFTPLUS=1, GATE=1, REVERSE=0, LAST=0)
+    source = source._replace(kernel="evaluate", files=(*source.files[:1], kernel))
+    x = torch.cat([torch.linspace(-126, 127, 100_001), torch.tensor([0.0, -1000, 1000])])
+    y = torch.empty_like(x)
+    cuda_on_cpu.launch(source, 1, _launch.CARRY.threads, x, y, len(x))
+    exact = torch.exp2(x.double().clamp(-126, 127))
+    assert float(((y.double() - exact) / exact).abs().max()) < 2e-7
+    assert y[-3] == 1
