@@ -16,10 +16,11 @@ The count at B = 8, L = 2048, D = 4096, N = 16, bfloat16, with everything on, an
     to 63 %: none is full, and the 16 warps that fit do not overlap them better. Backward needs 252 registers a thread,
     so that 8 warps fit. The second kernel takes 0.05 ms.
 
-The first pass of a long sequence was held by exponentials, 80 % busy. With one of eight by multiplications on the FMA
-units, forward and backward of one sequence of 65536 take 10.59 ms, not 10.73 (with two, in a cheaper form, 10.71); with
-its tile of 16 steps unrolled whole, 10.43 (by 8: 10.49). A decode step in blocks that stay and ask for three sequences
-ahead takes 0.039 ms, not the 0.045 of blocks that read, compute, write; torch copies its state alone in 0.033.
+The first pass of a long sequence was held by exponentials, 80 % busy on an H100. With one of eight by multiplications
+on the FMA units, forward and backward of one sequence of 65536 take 10.59 ms, not 10.73 (with two, in a cheaper form,
+10.71); with its tile of 16 steps unrolled whole, 10.43 (by 8: 10.49). A decode step in blocks that stay and ask for
+three sequences ahead takes 0.039 ms, not the 0.045 of blocks that read, compute, write; torch copies its state alone in
+0.033.
 
 What was tried for the two passes, in ms, beside 0.44 to 0.46 and 1.55 to 1.56 of these kernels before D and the bias
 moved to shared memory (forward 0.419 since):
